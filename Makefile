@@ -1,0 +1,32 @@
+.DEFAULT_GOAL := help
+.PHONY: help book test lint bench lock clean env
+export PYTHON
+BIN := .venv/bin
+
+help:  ## what can be made
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+book: env  ## run every chapter (preset quick, two CPU cores suffice), build the book, print where it is
+	$(BIN)/lth run --preset quick --out build/edition
+	$(BIN)/lth book --edition build/edition
+
+test: env  ## all tests
+	$(BIN)/pytest tests
+
+lint: env  ## style and unused code
+	$(BIN)/ruff check .
+
+bench: env  ## speed against plain PyTorch loops
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+lock: env  ## write requirements.lock anew from the pins of pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check --target build/uv uv==0.13.8
+	build/uv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+	    --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -q -o requirements.lock
+
+clean:  ## remove what was built (the environment, the runs in .lth and the data stay)
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+env:
+	@bash scripts/setup.sh

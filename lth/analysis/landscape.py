@@ -1,0 +1,57 @@
+"""The loss along straight lines between networks, and the barrier on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from lth.data import Split
+from lth.errors import UsageError
+from lth.population import Population
+
+
+def interpolate(start: Population, end: Population, alpha: float) -> Population:
+    """θ(α) = (1 − α)·θ_start + α·θ_end, replica by replica; outside 0 … 1 this extrapolates.
+
+    One end point serves all of `start`. Frame and masks are those of `start`; both must share their masks, or
+    the line would leave the sparse networks.
+    """
+    end = end.repeat(len(start)) if len(end) == 1 < len(start) else end
+    if start.model != end.model or len(start) != len(end):
+        raise UsageError("a line joins networks of one model: as many ends as starts, or one end for all")
+    if not all(torch.equal(mask, end.masks[name]) for name, mask in start.masks.items()):
+        raise UsageError("a line between networks with different masks leaves the sparse networks")
+    return start.with_theta(torch.lerp(start.theta(), end.theta(), alpha))
+
+
+def line(start: Population, end: Population, alphas: Sequence[float], split: Split) -> pd.DataFrame:
+    """Loss and error of θ(α) on all of `split` for every replica of `start` and every α [E, Fig. 5c].
+
+    The table has the columns of `start` and `alpha`, `loss` (nats), `error`, `accuracy` (0 … 1).
+    """
+    points = [interpolate(start, end, alpha).evaluate(split).assign(alpha=alpha) for alpha in alphas]
+    return pd.concat(points, ignore_index=True)
+
+
+def barrier(line: pd.DataFrame, by: Sequence[str], value: str = "error") -> pd.DataFrame:
+    """Height of the barrier on each line: max over α in 0 … 1 of value(α) − [(1 − α)·value(0) + α·value(1)].
+
+    `by` are the columns that tell the lines of the table apart. Returns a row per line: `by` and `barrier`,
+    in the units of `value`, at least 0. Raises UsageError where a line lacks α = 0 or α = 1.
+    """
+
+    def height(points: pd.DataFrame) -> float:
+        path = points.set_index("alpha")[value]
+        if 0 not in path.index or 1 not in path.index:
+            raise UsageError("a barrier is measured between the end points: alphas must hold 0 and 1")
+        path = path[(path.index >= 0) & (path.index <= 1)]
+        chord = (1 - path.index) * path[0] + path.index * path[1]
+        return float((path - chord).max())
+
+    heights = [
+        {**dict(zip(by, key, strict=True)), "barrier": height(g)}
+        for key, g in line.groupby(list(by), sort=False)
+    ]
+    return pd.DataFrame(heights)

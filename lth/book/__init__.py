@@ -1,0 +1,10 @@
+"""From a population to a page: presets, the store of runs, claims, figures, the runner, the site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout: notebooks, book, _config.yml
+
+# command-line name → notebook, in the order of the book
+CHAPTERS: dict[str, str] = {"lt_basin": "notebooks/03_lt_basin.ipynb"}

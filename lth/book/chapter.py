@@ -1,0 +1,137 @@
+"""What a notebook needs beside the method itself: parameters, data, stored training, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from pydantic import BaseModel
+
+from lth import data as datasets
+from lth.book import ROOT, claims, control, figures
+from lth.book.presets import CHAPTER_PARAMETERS, parameters
+from lth.book.store import Store, default_root, device_name, write_text
+from lth.errors import UsageError
+from lth.population import Population
+from lth.recipe import Recipe
+from lth.train import Run
+
+
+def choose_device(wish: str) -> torch.device:
+    """`auto`: the GPU where there is one. UsageError where `cuda` is asked for and missing."""
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device here: run with --device cpu (or auto), or on a machine with a GPU")
+    return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class Chapter:
+    """One execution of a chapter.
+
+    The runner says through the environment where results go (LTH_OUT), which preset (LTH_PRESET) and device
+    (LTH_DEVICE) are in force; by hand they go to build/by_hand, with the parameters of the notebook.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        """`values`: the notebook's variables, of which the chapter's parameters are checked and kept."""
+        control.obey_stop()
+        figures.house_style()
+        self.started = time.time()
+        self.name = name
+        self.preset = os.environ.get("LTH_PRESET", "by hand")
+        self.out = Path(os.environ.get("LTH_OUT", ROOT / "build" / "by_hand" / name))
+        self.device = choose_device(os.environ.get("LTH_DEVICE", "auto"))
+        chosen = {field: values[field] for field in CHAPTER_PARAMETERS[name].model_fields}
+        self.parameters: BaseModel = parameters(name, "paper", chosen)
+        self.data = datasets.load(self.parameters.dataset, self.device)
+        self.store = Store(default_root())
+        self.trained_on: list[dict] = []
+
+    def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
+        """`lth.train.train` on the chapter's data; replicas that the store holds are read from it."""
+        run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
+        self.trained_on += self.store.meta(population, self.data, recipe, **kind)
+        return run
+
+    def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
+        """Keeps a table as data/NAME.csv, and the figure drawn from it as figures/NAME.png, which is shown."""
+        for folder in ("data", "figures"):
+            (self.out / folder).mkdir(parents=True, exist_ok=True)
+        write_text(self.out / "data" / f"{name}.csv", table.to_csv(index=False))
+        if figure is not None:
+            figure.savefig(self.out / "figures" / f"{name}.png", bbox_inches="tight")
+            plt.show()
+
+    def judge(self, samples: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+        """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json."""
+        claims.check_ids(self.name, list(samples))
+        found = [
+            claims.judge(claim, samples[claim.id], self.parameters.model_dump())
+            for claim in claims.ledger().values()
+            if claim.chapter == self.name
+        ]
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_text(self.out / "claims.json", json.dumps([finding.model_dump() for finding in found], indent=1))
+        rows = []
+        for finding in found:
+            claim = claims.ledger()[finding.id]
+            rows.append(
+                {
+                    "claim": f"{claim.id}: {claim.statement}",
+                    "paper": claim.paper,
+                    "test": f"{claim.test} {claim.unit}",
+                    "mean [95 % interval], n": claims.interval(finding),
+                    "in this run": finding.verdict,
+                    "verdict": claims.verdict_mark(claims.verdict_words(finding)),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def provenance(self) -> pd.DataFrame:
+        """Where these results come from, as a table; kept as provenance.json. Call it last."""
+        commit, dirty = _commit()
+        trained = pd.DataFrame(self.trained_on)
+        stamp = {
+            "chapter": self.name,
+            "preset": self.preset,
+            "commit": commit + (" (with uncommitted changes)" if dirty else ""),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": device_name(self.device),
+            "trained on": ", ".join(sorted(set(trained["device"]))),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda if self.device.type == "cuda" else "not used",
+            "data": self.data.name,
+            "data fingerprint": self.data.fingerprint,
+            "networks trained": len(trained),
+            "training time": _minutes(trained["seconds"].sum()),
+            "time of this execution": _minutes(time.time() - self.started),
+            "parameters": self.parameters.model_dump(),
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_text(self.out / "provenance.json", json.dumps(stamp, indent=1))
+        flat = {**stamp, "parameters": ", ".join(f"{k}={v}" for k, v in stamp["parameters"].items())}
+        return pd.DataFrame({"what": flat.keys(), "this execution": [str(value) for value in flat.values()]})
+
+
+def _commit() -> tuple[str, bool]:
+    """Short hash of the checkout's commit, and whether files differ from it."""
+    git = lambda *words: subprocess.run(  # noqa: E731
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    try:
+        return git("rev-parse", "--short=12", "HEAD") or "unknown", bool(git("status", "--porcelain"))
+    except FileNotFoundError:  # no git here
+        return "unknown", False
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,285 @@
+"""The command `lth`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lth.book import CHAPTERS, ROOT
+from lth.errors import LthError, Stopped, UsageError
+
+TIME_IS_UP = 75  # "temporary failure, try again": until lth run …; do :; done
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Reproduce the lottery-ticket literature: run chapters with your own parameters, build the book.",
+)
+store_cli = typer.Typer(no_args_is_help=True, help="The store of trained networks: what is in it, what to remove.")
+cli.add_typer(store_cli, name="store")
+
+
+def app() -> None:
+    """Entry point: a known failure is one line on stderr; exit code 2 for usage, 1 for the rest."""
+    try:
+        cli()
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(TIME_IS_UP)
+    except UsageError as error:
+        print(f"lth: {error}", file=sys.stderr)
+        sys.exit(2)
+    except LthError as error:
+        print(f"lth: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@cli.command("list")
+def list_chapters(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """The chapters, and every parameter with its type, meaning and value in each preset."""
+    from lth.book.presets import CHAPTER_PARAMETERS, PRESETS, parameters
+
+    chapters: dict[str, Any] = {}
+    for name, notebook in CHAPTERS.items():
+        kind = CHAPTER_PARAMETERS[name]
+        presets = {preset: parameters(name, preset).model_dump() for preset in PRESETS}
+        schema = kind.model_json_schema()["properties"]
+        chapters[name] = {
+            "notebook": notebook,
+            "about": (kind.__doc__ or "").splitlines()[0],
+            "parameters": {
+                field: {
+                    "type": schema[field].get("type", "choice"),
+                    **({"choices": schema[field]["enum"]} if "enum" in schema[field] else {}),
+                    "meaning": info.description,
+                    "default": presets["quick"][field],
+                    "presets": {preset: values[field] for preset, values in presets.items()},
+                }
+                for field, info in kind.model_fields.items()
+            },
+        }
+    if as_json:
+        print(json.dumps(chapters, indent=1))
+        return
+    for name, chapter in chapters.items():
+        print(f"{name}: {chapter['about']}")
+        for field, about in chapter["parameters"].items():
+            kind = " | ".join(map(str, about.get("choices", [about["type"]])))
+            values = ", ".join(f"{preset} {value}" for preset, value in about["presets"].items())
+            print(f"  {field}  ({kind}) {about['meaning']}\n      {values}")
+    print("Run one: lth run lt_basin --preset quick -p sparsity=0.9 -p seeds=3")
+
+
+@cli.command()
+def run(
+    chapters: Annotated[list[str] | None, typer.Argument(help="Which chapters; all of them if none is named.")] = None,
+    preset: Annotated[str, typer.Option(help="smoke, quick, gpu or paper: a set of values, see `lth list`.")] = "quick",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", help="name=value, over the preset's. May be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    time_limit: Annotated[
+        str | None,
+        typer.Option(help="Stop cleanly after this long, e.g. 9m, 90s, 2h; the same command goes on (exit code 75)."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results: one folder per chapter.")] = Path("build/edition"),
+) -> None:
+    """Execute chapters: train what the store does not hold yet, measure, write notebook, figures and data.
+
+    Example: `lth run lt_basin --preset quick -p sparsity=0.9 -p seeds=3`, then `lth book --edition build/edition`.
+    """
+    from lth.book import runner
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: one of auto, cpu, cuda")
+    deadline = time.monotonic() + _seconds(time_limit) if time_limit else None
+    out = out.absolute()
+    plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
+    for chapter, values in plan.items():
+        started = time.monotonic()
+        with _Bar() as bar:
+            folder = runner.execute(
+                chapter, values, preset=preset, device=device, out=out, deadline=deadline, display=bar
+            )
+        print(f"{chapter}: done in {time.monotonic() - started:.0f} s: {_short(folder)}")
+
+
+@cli.command()
+def book(
+    edition: Annotated[
+        Path | None, typer.Option(help="Folder that `lth run` wrote; the published edition if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the site goes.")] = Path("build/site"),
+) -> None:
+    """Build the site from executed chapters and print where it is."""
+    from lth.book.claims import PUBLISHED
+    from lth.book.site import build
+
+    print(build((edition or PUBLISHED).absolute(), out.absolute()))
+
+
+@cli.command()
+def data(
+    name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, cifar10, cifar100 or a path.")],
+) -> None:
+    """Fetch a data set, check it, and say what it is. It is kept under LTH_DATA."""
+    from lth.data import load
+
+    found = load(name)
+    print(
+        f"{found.name}: {len(found.train)} training and {len(found.test)} test images, {found.shape}, "
+        f"{found.classes} classes, fingerprint {found.fingerprint[:16]}"
+    )
+
+
+@cli.command()
+def claims(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    edition: Annotated[
+        Path | None, typer.Option(help="Whose findings to show; the published edition's if not given.")
+    ] = None,
+) -> None:
+    """The ledger: every claim with its test, fixed beforehand, and what is known of it."""
+    from lth.book.claims import PUBLISHED, findings, interval, ledger, verdict_words
+
+    found = findings((edition or PUBLISHED).absolute())
+    if as_json:
+        entries = [
+            {**claim.model_dump(), "test": claim.test, "verdict": verdict_words(found.get(claim.id))}
+            | {"finding": found[claim.id].model_dump() if claim.id in found else None}
+            for claim in ledger().values()
+        ]
+        print(json.dumps(entries, indent=1))
+        return
+    for claim in ledger().values():
+        finding = found.get(claim.id)
+        print(f"{claim.id}: {claim.statement}")
+        print(f"    paper: {claim.paper}")
+        print(f"    test:  {claim.metric}: {claim.test} {claim.unit}")
+        print(f"    here:  {verdict_words(finding)}" + (f", {interval(finding)}" if finding else ""))
+
+
+@store_cli.command("ls")
+def store_ls() -> None:
+    """Every stored run: key, when, model, data, method and seed, size; and what is unfinished."""
+    from lth.book.store import Store, default_root
+
+    store = Store(default_root())
+    total = 0
+    for folder in sorted((store.root / "runs").glob("*")):
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+        total += size
+        try:
+            meta = store.verify(folder.name)
+            replica = meta["replica"]
+            what = f"{meta['model']} on {meta['data']['name']}, {replica.get('method', '')} seed {replica['seed']}"
+            print(f"{folder.name}  {meta['written']}  {what}, {meta['recipe']['steps']} steps, {size / 1e6:.1f} MB")
+        except LthError:
+            print(f"{folder.name}  damaged or not written by lth")
+    for file in sorted((store.root / "checkpoints").glob("*.safetensors")):
+        print(f"{file.stem}  unfinished training, {file.stat().st_size / 1e6:.1f} MB")
+    print(f"{store.root}: {total / 1e6:.1f} MB in runs")
+
+
+@store_cli.command("rm")
+def store_rm(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys that `lth store ls` shows.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every run and every unfinished training.")] = False,
+) -> None:
+    """Remove runs; what is needed again is trained again."""
+    import shutil
+
+    from lth.book.store import default_root
+
+    root = default_root()
+    present = {path.name: path for path in (root / "runs").glob("*")}
+    present |= {path.stem: path for path in (root / "checkpoints").glob("*.safetensors")}
+    chosen = list(present) if everything else keys or []
+    if not chosen and not everything:
+        raise UsageError("name the runs to remove, as `lth store ls` shows them, or --all")
+    if missing := [key for key in chosen if key not in present]:
+        raise UsageError(f"no run {missing[0]} in {root}: see `lth store ls`")
+    for key in chosen:
+        shutil.rmtree(present[key]) if present[key].is_dir() else present[key].unlink()
+    print(f"removed {len(chosen)} of {len(present)} entries from {root}")
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    """name=value arguments as a dictionary."""
+    for word in words:
+        if "=" not in word:
+            raise UsageError(f"-p {word}: write name=value, for example -p seeds=3")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _seconds(text: str) -> float:
+    """«9m», «90s», «1h30m», «120» (seconds) in seconds."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    if not match or not text:
+        raise UsageError(f"--time-limit {text}: write for example 90s, 9m or 1h30m")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working directory where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+class _Bar:
+    """Progress of a chapter: a bar on a terminal, a plain line every ten seconds elsewhere."""
+
+    def __enter__(self) -> _Bar:
+        self.rich = None
+        self.started: tuple[Any, float, float] | None = None
+        self.said = 0.0
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[now]}"),
+                TimeElapsedColumn(),
+            )
+            self.rich = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.rich.start()
+            self.task = self.rich.add_task("starting", total=None, now="")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.rich:
+            self.rich.stop()
+
+    def __call__(self, chapter: str, progress: Mapping[str, Any]) -> None:
+        step, steps, now = progress["step"], progress["steps"], time.monotonic()
+        which = (progress["replicas"], steps)
+        if self.started is None or self.started[0] != which:
+            self.started = (which, step, now)
+        done, spent = step - self.started[1], now - self.started[2]
+        left = f"{(steps - step) * spent / done / 60:.1f} min left" if done > 0 and spent > 2 else ""
+        known = progress["accuracy"] == progress["accuracy"]  # not a number before the first hundred steps
+        accuracy = f", accuracy {progress['accuracy']:.3f}" if known else ""
+        text = ", ".join(filter(None, [f"step {step:.0f}/{steps}{accuracy}", left]))
+        title = f"{chapter}: training {progress['replicas']} replicas"
+        if self.rich:
+            self.rich.update(self.task, description=title, total=steps, completed=step, now=text)
+        elif now - self.said > 10:
+            self.said = now
+            print(f"{title}, {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    app()

@@ -1,0 +1,58 @@
+"""How the runner and the notebook that it executes talk: a folder, named by LTH_CONTROL, with two files.
+
+`progress.json` is written by the notebook while it trains; `stop` is made by the runner when the notebook
+shall stop, and reaches it as a KeyboardInterrupt, so that training writes its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lth.train import Progress
+
+
+def folder() -> Path | None:
+    """The control folder, or None where a reader runs the notebook by hand."""
+    return Path(os.environ["LTH_CONTROL"]) if "LTH_CONTROL" in os.environ else None
+
+
+def obey_stop() -> None:
+    """From now on, turn the runner's `stop` into a KeyboardInterrupt."""
+    control = folder()
+    if control is None:
+        return
+
+    def listen() -> None:
+        while not (control / "stop").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+
+class Reporter:
+    """A watcher for one training run: tells the runner, or draws a bar where there is none."""
+
+    def __init__(self) -> None:
+        self.control = folder()
+        self.told = 0.0
+        self.bar: tqdm | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self.control is None:
+            self.bar = self.bar or tqdm(total=progress.steps, unit="step", file=sys.stdout)
+            self.bar.set_description(f"{progress.replicas} replicas, accuracy {progress.accuracy:.3f}")
+            self.bar.update(int(progress.step) - self.bar.n)
+        elif time.monotonic() - self.told > 0.5:
+            self.told = time.monotonic()
+            partial = self.control / "progress.partial"
+            partial.write_text(json.dumps(vars(progress)))
+            partial.replace(self.control / "progress.json")

@@ -1,0 +1,69 @@
+"""One house style for all figures and tables."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from lth.book.claims import LEDGER
+
+PALETTE = sns.color_palette("colorblind")
+
+
+def house_style() -> None:
+    """Readable at page width and from the last row: large labels, thin grid, colours for the colour-blind."""
+    sns.set_theme(style="whitegrid", context="notebook", palette=PALETTE, font_scale=1.05)
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.2, 4.2),
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": "medium",
+            "axes.titleweight": "bold",
+            "legend.frameon": False,
+            "legend.title_fontsize": "small",
+            "legend.fontsize": "small",
+            "lines.linewidth": 2,
+            "grid.linewidth": 0.6,
+        }
+    )
+
+
+class Table:
+    """A table of strings: Markdown for the book, which gives it a number and a caption, HTML for Jupyter."""
+
+    def __init__(self, frame: pd.DataFrame, caption: str, name: str) -> None:
+        self.frame, self.caption, self.name = frame, caption, name
+
+    def _repr_markdown_(self) -> str:
+        rows = [list(self.frame.columns), ["---"] * len(self.frame.columns), *self.frame.to_numpy().tolist()]
+        lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+        return "\n".join([f":::{{table}} {self.caption}", f":name: tab-{self.name}", "", *lines, ":::"])
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(index=False, border=0)
+
+
+def beside_paper(measured: pd.DataFrame, row: str, digits: dict[str, int], caption: str, name: str) -> Table:
+    """Our numbers under the paper's, method by method.
+
+    measured: rows `method`, `measure`, `value`, and where there are several `spread` and `n`. row: "E9" takes
+    the paper's numbers from the ledger. digits: decimals of each measure, in the order of the columns.
+    """
+    told = pd.read_csv(LEDGER / f"{row}_numbers.csv").rename(columns={"paper": "value"})
+    rows = []
+    for method in dict.fromkeys([*told["method"], *measured["method"]]):
+        for source, numbers in (("paper", told), ("here", measured)):
+            cells = numbers[numbers["method"] == method].set_index("measure")
+            line = {m: _cell(cells.loc[m], d) if m in cells.index else "–" for m, d in digits.items()}
+            if set(line.values()) != {"–"}:
+                rows.append({"method": method, "from": source, **line})
+    return Table(pd.DataFrame(rows), caption, name)
+
+
+def _cell(number: pd.Series, digits: int) -> str:
+    """«mean ± standard deviation»"""
+    spread = number.get("spread")
+    return f"{number['value']:.{digits}f}" + ("" if pd.isna(spread) else f" ± {spread:.{digits}f}")

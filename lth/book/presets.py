@@ -1,0 +1,115 @@
+"""The parameters of every chapter: their types, ranges and meaning, and four sets of values for them.
+
+smoke: seconds, for tests. quick: two CPU cores, two minutes, data that need no download. gpu: one data-centre
+GPU. paper: the papers' own tables.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lth.errors import UsageError
+
+PRESETS = ("smoke", "quick", "gpu", "paper")
+
+
+class LTBasin(BaseModel):
+    """Chapter 3: lottery tickets and the basin of the pruning solution.
+
+    The defaults are the papers' settings [E, Table 3].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or an image folder of 28×28 images")
+    model: Literal["lenet5", "lenet_300_100"] = Field("lenet5", description="architecture")
+    seeds: int = Field(5, ge=2, le=200, description="networks per method; comparing pairs needs two")
+    sparsity: float = Field(0.95, gt=0, lt=1, description="fraction of each layer's weights that is pruned")
+    steps: int = Field(11_719, gt=0, description="optimiser steps of every training run")
+    batch_size: int = Field(128, gt=0, description="training images per step")
+    lr: float = Field(0.05, gt=0, description="learning rate at the start of the cosine schedule")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay, in PyTorch's convention")
+    prune_start: int = Field(3_000, ge=0, description="step at which gradual pruning begins")
+    prune_end: int = Field(7_000, gt=0, description="step at which the final sparsity is reached")
+    prune_every: int = Field(100, gt=0, description="steps between two prunings")
+    rewind_step: int = Field(0, ge=0, description="K: step of the pruning run that tickets are rewound to")
+    points: Literal[8, 15, 29] = Field(29, description="points on each path, α from −0.2 to 1.2")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.prune_start < self.prune_end <= self.steps:
+            raise ValueError(
+                f"pruning must start before it ends, within the run: 0 ≤ prune_start ({self.prune_start}) "
+                f"< prune_end ({self.prune_end}) ≤ steps ({self.steps})"
+            )
+        if self.rewind_step > self.prune_start:
+            raise ValueError(
+                f"rewind_step ({self.rewind_step}) must not lie after prune_start ({self.prune_start}): "
+                "from there on the weights are already pruned"
+            )
+        return self
+
+
+CHAPTER_PARAMETERS: dict[str, type[BaseModel]] = {"lt_basin": LTBasin}
+
+_VALUES: dict[str, dict[str, dict[str, Any]]] = {
+    "lt_basin": {
+        "smoke": {
+            "dataset": "digits",
+            "seeds": 2,
+            "steps": 60,
+            "batch_size": 32,
+            "prune_start": 15,
+            "prune_end": 35,
+            "prune_every": 5,
+            "points": 8,
+        },
+        "quick": {
+            "dataset": "digits",
+            "steps": 600,
+            "batch_size": 64,
+            "prune_start": 150,
+            "prune_end": 360,
+            "prune_every": 10,
+            "points": 15,
+        },
+        "gpu": {},
+        "paper": {},
+    }
+}
+
+
+def parameters(chapter: str, preset: str, overrides: Mapping[str, Any] | None = None) -> BaseModel:
+    """The validated parameters of a chapter: the preset's values, then the overrides (strings are converted).
+
+    Raises UsageError, in one line that names the parameter, for an unknown preset or name, a wrong type or a
+    value out of range.
+    """
+    if preset not in PRESETS:
+        raise UsageError(unknown("preset", preset, PRESETS))
+    kind = CHAPTER_PARAMETERS[chapter]
+    for name in overrides or {}:
+        if name not in kind.model_fields:
+            raise UsageError(f"{unknown('parameter', name, kind.model_fields)} (`lth list` explains them)")
+    try:
+        return kind(**{**_VALUES[chapter][preset], **(overrides or {})})
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise UsageError(first["msg"].removeprefix("Value error, ")) from error
+        name = str(first["loc"][0])
+        meaning = kind.model_fields[name].description
+        message = first["msg"].removeprefix("Input ")
+        raise UsageError(f"{name}={first['input']}: {message}. It is: {meaning}") from error
+
+
+def unknown(kind: str, name: str, known: Any) -> str:
+    """«unknown KIND NAME: did you mean …? Known: …»"""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown {kind} {name}: {hint}Known: {', '.join(known)}"

@@ -1,0 +1,190 @@
+"""Execute chapters: validate first, run the notebook by papermill, put the results in place whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lth.book import CHAPTERS, ROOT
+from lth.book.presets import PRESETS, parameters, unknown
+from lth.book.store import default_root
+from lth.errors import LthError, Stopped, UsageError
+
+KERNEL = "lth-runner"
+GRACE = 30.0  # seconds a notebook has to write its checkpoint and stop
+
+
+# Shows where a chapter's training stands: chapter, {replicas, step, steps, accuracy}.
+Display = Callable[[str, Mapping[str, Any]], None]
+
+
+def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], device: str, out: Path) -> dict[str, dict]:
+    """The validated parameters of each chapter, once everything that can be checked beforehand is well.
+
+    Raises UsageError or LthError in one line for: unknown chapter, preset or parameter; wrong type or range; no
+    GPU where one was asked for; data that are not there; an `out` that cannot be written.
+    """
+    for chapter in chapters:
+        if chapter not in CHAPTERS:
+            raise UsageError(unknown("chapter", chapter, CHAPTERS))
+    if preset not in PRESETS:
+        raise UsageError(unknown("preset", preset, PRESETS))
+    plan = {chapter: parameters(chapter, preset, overrides).model_dump() for chapter in chapters}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UsageError(f"cannot write to --out {out}: {error.strerror}. Name another folder") from error
+    from lth import data
+    from lth.book.chapter import choose_device
+
+    choose_device(device)
+    for values in plan.values():
+        data.available(values["dataset"])
+    return plan
+
+
+def execute(
+    chapter: str,
+    values: Mapping[str, Any],
+    *,
+    preset: str,
+    device: str,
+    out: Path,
+    deadline: float | None,
+    display: Display,
+) -> Path:
+    """Run one chapter's notebook with these parameters; returns its folder out/CHAPTER.
+
+    The folder is replaced whole, at the end: whatever happens before, an older result stays. Ctrl-C, SIGTERM
+    and the deadline (of `time.monotonic`) stop training at a checkpoint and raise Stopped. Raises LthError
+    with the cell and its error where the notebook fails; the failed notebook is kept in the store.
+    """
+    source = ROOT / CHAPTERS[chapter]
+    with tempfile.TemporaryDirectory(prefix=f".{chapter}-", dir=out) as folder:
+        partial, channel = Path(folder) / "result", Path(folder) / "control"
+        partial.mkdir()
+        channel.mkdir()
+        _kernel(Path(folder) / "jupyter")
+        settings = {
+            "JUPYTER_PATH": Path(folder) / "jupyter",
+            "LTH_OUT": partial,
+            "LTH_CONTROL": channel,
+            "LTH_PRESET": preset,
+            "LTH_DEVICE": device,
+        }
+        os.environ.update({name: str(value) for name, value in settings.items()})
+        failure: list[BaseException] = []
+        arguments = (source, partial / source.name, dict(values), failure)
+        thread = threading.Thread(target=_papermill, args=arguments, daemon=True)
+        with _signals(channel / "stop"):
+            thread.start()
+            _watch(thread, chapter, channel, deadline, display)
+        if (channel / "stop").exists() and (failure or thread.is_alive()):
+            raise Stopped(f"{chapter}: stopped{_left(channel)}. The same command goes on from there")
+        if failure:
+            raise _explain(chapter, failure[0], partial / source.name) from failure[0]
+        target = out / chapter
+        _swap(partial, target)
+    return target
+
+
+def _kernel(folder: Path) -> None:
+    """A kernel that is this very Python, whatever kernels the user has, and that keeps to itself."""
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+    place = folder / "kernels" / KERNEL
+    place.mkdir(parents=True)
+    (place / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "lth", "language": "python"}))
+
+
+def _papermill(source: Path, target: Path, values: dict[str, Any], failure: list[BaseException]) -> None:
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            source, target, values, kernel_name=KERNEL, cwd=str(ROOT), progress_bar=False, log_output=False
+        )
+    except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+        failure.append(error)
+
+
+@contextmanager
+def _signals(stop: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the notebook to stop; a second one ends this process at once."""
+
+    def ask(number: int, frame: object) -> None:
+        if stop.exists():
+            os._exit(128 + number)  # the kernel follows: it watches for its parent
+        stop.touch()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(thread: threading.Thread, chapter: str, channel: Path, deadline: float | None, display: Display) -> None:
+    """Waits for the notebook, showing its progress, and no longer than `GRACE` once it was told to stop."""
+    stop, seen, asked = channel / "stop", 0, None
+    while thread.is_alive():
+        thread.join(0.2)
+        progress = channel / "progress.json"
+        if progress.exists() and progress.stat().st_mtime_ns != seen:
+            seen = progress.stat().st_mtime_ns
+            display(chapter, json.loads(progress.read_text()))
+        if deadline is not None and time.monotonic() > deadline:
+            stop.touch()
+        if stop.exists():
+            asked = asked or time.monotonic()
+            if time.monotonic() - asked > GRACE:
+                return
+
+
+def _left(channel: Path) -> str:
+    """What the training that was stopped still had to do."""
+    file = channel / "progress.json"
+    if not file.exists():
+        return ""
+    told = json.loads(file.read_text())
+    done, steps = int(told["step"]), told["steps"]
+    return f" with {steps - done} of {steps} steps left for {told['replicas']} replicas" if done < steps else ""
+
+
+def _explain(chapter: str, error: BaseException, notebook: Path) -> LthError:
+    """One line about a notebook that failed, and where its copy with the whole traceback is."""
+    where = default_root() / "failed" / notebook.name
+    where.parent.mkdir(parents=True, exist_ok=True)
+    copy = ""
+    if notebook.exists():
+        shutil.copyfile(notebook, where)
+        copy = f". The notebook with the traceback: {where}"
+    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    if name in ("UsageError", "LthError"):
+        return LthError(f"{chapter}: {value}")
+    cell = f"cell {error.exec_count} failed: " if getattr(error, "exec_count", None) else ""
+    return LthError(f"{chapter}: {cell}{name}: {value}{copy}")
+
+
+def _swap(new: Path, target: Path) -> None:
+    """`new` takes the place of the folder `target`."""
+    old = new.with_name("old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)

@@ -1,0 +1,171 @@
+"""The store: every trained replica once, under a name that says all that decided its result.
+
+    store/runs/<key>/       meta.json, history.csv, final.safetensors, step_<K>.safetensors
+    store/checkpoints/      unfinished training, one file each
+    store/partial/          what is being written
+
+A run is written under `partial`, synced, then renamed: it is there whole or not at all. Several processes may
+share a store; who comes second finds the work done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pandas as pd
+import torch
+
+from lth.book import ROOT
+from lth.data import Data
+from lth.errors import LthError
+from lth.identity import run_keys
+from lth.population import Population, concat
+from lth.recipe import Recipe
+from lth.train import MaskUpdate, Probe, Progress, Run, check, train
+
+
+def default_root() -> Path:
+    """`LTH_STORE` where it is set, else `.lth/store` in the checkout."""
+    return Path(os.environ.get("LTH_STORE", ROOT / ".lth" / "store"))
+
+
+@dataclass(frozen=True)
+class Store:
+    """The runs under `root`."""
+
+    root: Path
+
+    def train(
+        self,
+        population: Population,
+        data: Data,
+        recipe: Recipe,
+        *,
+        updates: Mapping[str, MaskUpdate] | None = None,
+        probes: Sequence[Probe] = (),
+        keep: Sequence[int] = (),
+        watch: Callable[[Progress], None] = lambda progress: None,
+    ) -> Run:
+        """`lth.train.train`, but replicas that were trained before are read, and the others are kept.
+
+        Training that is stopped goes on from its checkpoint at the next call. Raises LthError, naming the run,
+        where a stored one is damaged.
+        """
+        updates = dict(updates or {})
+        check(population, data, recipe, updates, keep)
+        keys = run_keys(population, data.fingerprint, recipe, updates, probes, keep)
+        missing = [r for r, key in enumerate(keys) if not (self.root / "runs" / key).exists()]
+        if missing:
+            name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
+            checkpoint = self.root / "checkpoints" / f"{name}.safetensors"
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            part = population[missing]
+            used = {m: rule for m, rule in updates.items() if (part.frame.get("method") == m).any()}
+            started = time.perf_counter()
+            run = train(part, data, recipe, updates=used, probes=probes, keep=keep, checkpoint=checkpoint, watch=watch)
+            seconds = (time.perf_counter() - started) / len(missing)
+            for r, row in enumerate(missing):
+                self._write(keys[row], run, r, data, recipe, seconds)
+            checkpoint.unlink(missing_ok=True)
+        return self._read(keys, population, keep)
+
+    def _write(self, key: str, run: Run, r: int, data: Data, recipe: Recipe, seconds: float) -> None:
+        partial = self.root / "partial" / uuid4().hex
+        partial.mkdir(parents=True)
+        run.final[[r]].save(partial / "final.safetensors")
+        for step, kept in run.snapshots.items():
+            kept[[r]].save(partial / f"step_{step}.safetensors")
+        rows = len(run.history) // len(run.final)
+        history = run.history.iloc[r * rows : (r + 1) * rows].drop(columns=run.final.frame.columns)
+        write_text(partial / "history.csv", history.to_csv(index=False))
+        meta = {
+            "model": run.final.model.name,
+            "data": {"name": data.name, "fingerprint": data.fingerprint},
+            "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+            "replica": json.loads(run.final.frame.iloc[[r]].to_json(orient="records"))[0],
+            "device": device_name(run.final.device),
+            "torch": torch.__version__,
+            "seconds": round(seconds, 3),  # of wall time, shared out evenly over the replicas trained together
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": {file.name: file_hash(file) for file in sorted(partial.iterdir())},
+        }
+        write_text(partial / "meta.json", json.dumps(meta, indent=1))
+        target = self.root / "runs" / key
+        target.parent.mkdir(exist_ok=True)
+        try:
+            partial.rename(target)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+            if not target.exists():
+                raise
+
+    def _read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
+        finals, histories, snapshots = [], [], {step: [] for step in sorted(set(keep))}
+        for r, key in enumerate(keys):
+            self.verify(key)
+            folder, row = self.root / "runs" / key, population.frame.iloc[[r]].reset_index(drop=True)
+            finals.append(replace(Population.load(folder / "final.safetensors", population.device), frame=row))
+            for step, parts in snapshots.items():
+                parts.append(
+                    replace(Population.load(folder / f"step_{step}.safetensors", population.device), frame=row)
+                )
+            history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+            histories.append(row.iloc[[0] * len(history)].reset_index(drop=True).assign(**history))
+        final = concat(finals)
+        history = pd.concat(histories, ignore_index=True)
+        return Run(final, history, {step: concat(parts) for step, parts in snapshots.items()})
+
+    def verify(self, key: str) -> dict:
+        """The meta data of a run whose files are whole; LthError, saying how to mend it, otherwise."""
+        folder = self.root / "runs" / key
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            wrong = [name for name, told in meta["files"].items() if file_hash(folder / name) != told]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            wrong = [str(error)]
+        if wrong:
+            raise LthError(
+                f"run {key} in {self.root} is damaged ({', '.join(wrong)}): "
+                f"`lth store rm {key}` removes it, then the same command trains it again"
+            )
+        return meta
+
+    def meta(self, population: Population, data: Data, recipe: Recipe, **kind) -> list[dict]:
+        """What is known of each stored replica of such a run (see `train` for `kind`): device, time, torch."""
+        updates, probes, keep = dict(kind.get("updates") or {}), kind.get("probes", ()), kind.get("keep", ())
+        return [self.verify(k) for k in run_keys(population, data.fingerprint, recipe, updates, probes, keep)]
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, synced, then renamed into place: whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader knows it by: the GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return f"CPU: {line.partition(':')[2].strip()}, {torch.get_num_threads()} cores"
+    return "CPU"

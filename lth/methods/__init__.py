@@ -1,0 +1,1 @@
+"""What the papers do to a population: initialise, prune, rewind."""

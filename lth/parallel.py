@@ -1,0 +1,41 @@
+"""Use the cores of a CPU: one replica per core, each on a single thread.
+
+Small networks gain little from two cores working on one batch, and almost twice from two cores working on
+two replicas. A replica that runs on one thread also gives the same bits on any number of cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Cores to use: torch's own count, which `OMP_NUM_THREADS` and `torch.set_num_threads` set."""
+    return torch.get_num_threads()
+
+
+@contextmanager
+def replica_pool(tasks: int) -> Iterator[Callable[[Callable[[Item], Result], Iterable[Item]], list[Result]]]:
+    """Yields `map(function, items) -> list`; it runs `tasks` or more items side by side, one core each.
+
+    A single task gets all cores for its tensor operations instead.
+    """
+    if tasks < 2 or cores() < 2:
+        yield lambda function, items: [function(item) for item in items]
+        return
+    with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield lambda function, items: list(pool.map(function, items))
+
+
+def map_replicas(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`[function(item) for item in items]`, with the items spread over the cores."""
+    with replica_pool(len(items)) as spread:
+        return spread(function, items)

@@ -1,0 +1,247 @@
+"""A population: R networks of one architecture, their parameters stacked, beside a table of what each is.
+
+Every tensor has the replica as its first axis. The table (`frame`) has one row per replica, in the same
+order; every measurement in `lth.analysis` returns a table that carries these columns, so that seaborn can
+plot it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+from lth.data import Split
+from lth.errors import LthError, UsageError
+from lth.models import Model
+from lth.parallel import map_replicas
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Population:
+    """R replicas of `model`.
+
+    params:  name → (R, *shape), float. Zero wherever the mask is False.
+    masks:   name → (R, *shape), bool, for the prunable parameters (True: the weight is there).
+    buffers: name → (R, *shape), e.g. batch-norm statistics.
+    frame:   R rows, index 0 … R−1. `seed` is a replica's own seed for whatever is random in its training
+             (data order); other columns say what it is. A column named as a per-replica field of
+             `lth.train.Recipe` (`lr`, `weight_decay`) overrides the recipe for that replica.
+    """
+
+    model: Model
+    params: Tensors
+    masks: Tensors
+    buffers: Tensors
+    frame: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        if not len(self.frame):
+            raise UsageError("a population needs at least one replica")
+        module = self.model.build()
+        expected = {n: p.shape for n, p in module.named_parameters()}
+        for kind, shapes in (
+            ("params", expected),
+            ("masks", {n: expected[n] for n in self.model.prunable}),
+            ("buffers", {n: b.shape for n, b in module.named_buffers()}),
+        ):
+            tensors = getattr(self, kind)
+            if wrong := sorted(tensors.keys() ^ shapes.keys()):
+                raise UsageError(
+                    f"{kind} do not fit {self.model.name}: missing or foreign {', '.join(wrong)}"
+                )
+            for name, shape in shapes.items():
+                if tuple(tensors[name].shape) != (want := (len(self.frame), *shape)):
+                    raise UsageError(
+                        f"{kind}: {name} has shape {tuple(tensors[name].shape)}, expected {want}"
+                    )
+            # one order for all, the module's: `theta` concatenates in it, files do not keep it
+            object.__setattr__(self, kind, {name: tensors[name] for name in shapes})
+
+    # --- what it is -------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.params.values())).device
+
+    @property
+    def seeds(self) -> list[int]:
+        return [int(seed) for seed in self.frame["seed"]]
+
+    def theta(self) -> Tensor:
+        """All parameters of each replica as one vector θ: (R, P)."""
+        return torch.cat([p.flatten(1) for p in self.params.values()], dim=1)
+
+    def theta_mask(self) -> Tensor:
+        """The mask m of each replica in the order of `theta`, True for what is never pruned: (R, P) bool."""
+        rows = [self.masks.get(n, torch.ones_like(p, dtype=torch.bool)) for n, p in self.params.items()]
+        return torch.cat([m.flatten(1) for m in rows], dim=1)
+
+    def with_theta(self, theta: Tensor) -> Population:
+        """The same networks with other parameters, given as (R, P); the masks stay."""
+        parts = theta.split([p[0].numel() for p in self.params.values()], dim=1)
+        shaped = zip(self.params.items(), parts, strict=True)
+        return replace(self, params={n: part.reshape(p.shape) for (n, p), part in shaped})
+
+    def sparsity(self) -> Tensor:
+        """Fraction of zeros among the prunable weights of each replica: (R,)."""
+        kept = sum(m.flatten(1).sum(1) for m in self.masks.values())
+        return 1 - kept / sum(m[0].numel() for m in self.masks.values())
+
+    # --- choosing and combining -------------------------------------------------------------------------
+
+    def __getitem__(self, rows: Any) -> Population:
+        """Some replicas: by a boolean column (`pop[pop.frame.method == "scratch"]`), indices or a slice."""
+        if not isinstance(rows, slice):
+            rows = np.asarray(rows) if np.size(rows) else []
+        index = np.arange(len(self))[rows].reshape(-1)
+        if not len(index):
+            raise UsageError("the selection has no replicas: compare with pop.frame")
+        at = torch.as_tensor(index, device=self.device)
+        pick = lambda tensors: {n: t.index_select(0, at) for n, t in tensors.items()}  # noqa: E731
+        frame = self.frame.iloc[index].reset_index(drop=True)
+        return Population(self.model, pick(self.params), pick(self.masks), pick(self.buffers), frame)
+
+    def repeat(self, times: int) -> Population:
+        """Each replica `times` times over, in the order 0 … R−1, 0 … R−1, …"""
+        return self[list(range(len(self))) * times]
+
+    def label(self, **columns: Any) -> Population:
+        """The same networks with these columns set in the frame."""
+        return replace(self, frame=self.frame.assign(**columns))
+
+    def to(self, device: str | torch.device) -> Population:
+        move = lambda tensors: {n: t.to(device) for n, t in tensors.items()}  # noqa: E731
+        return replace(self, params=move(self.params), masks=move(self.masks), buffers=move(self.buffers))
+
+    # --- what it computes -------------------------------------------------------------------------------
+
+    def module(self, replica: int) -> nn.Module:
+        """Replica number `replica` as a plain module whose parameters are views of the stacked tensors."""
+        module = self.model.build()
+        for path, tensors in (
+            (nn.Module.register_parameter, self.params),
+            (nn.Module.register_buffer, self.buffers),
+        ):
+            for name, tensor in tensors.items():
+                owner, _, leaf = name.rpartition(".")
+                value = tensor[replica]
+                path(
+                    module.get_submodule(owner),
+                    leaf,
+                    nn.Parameter(value) if tensors is self.params else value,
+                )
+        return module
+
+    @torch.no_grad()
+    def logits(self, split: Split, batch: int = 500) -> Tensor:
+        """Outputs before the softmax on all images of `split`: (R, N, classes)."""
+        dtype = next(iter(self.params.values())).dtype
+        pieces = torch.arange(len(split), device=self.device).split(batch)
+        if self.device.type == "cpu":
+
+            def forward(replica: int) -> Tensor:
+                module = self.module(replica).eval()
+                return torch.cat([module(split.pixels(piece).to(dtype)) for piece in pieces])
+
+            return torch.stack(map_replicas(torch.no_grad()(forward), range(len(self))))
+        module = self.model.build().eval()
+        stacked = vmap(lambda p, b, x: functional_call(module, (p, b), (x,)), in_dims=(0, 0, None))
+        return torch.cat(
+            [stacked(self.params, self.buffers, split.pixels(p).to(dtype)) for p in pieces], dim=1
+        )
+
+    def evaluate(self, split: Split, together: int = 16) -> pd.DataFrame:
+        """The frame with three more columns: mean cross-entropy `loss` (nats), `error` and `accuracy` (0 … 1).
+
+        `together` replicas are held in memory at a time.
+        """
+        losses, errors = [], []
+        for at in range(0, len(self), together):
+            logits = self[at : at + together].logits(split)
+            labels = split.labels.expand(len(logits), -1)
+            losses += F.cross_entropy(logits.mT, labels, reduction="none").double().mean(1).tolist()
+            errors += (logits.argmax(-1) != labels).double().mean(1).tolist()
+        return self.frame.assign(loss=losses, error=errors, accuracy=1 - np.array(errors))
+
+    # --- keeping it -------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Writes the population as one safetensors file, whole or not at all.
+
+        Tensors are named `params.NAME`, `masks.NAME`, `buffers.NAME`; model and frame are JSON in the header.
+        """
+        groups = {"params": self.params, "masks": self.masks, "buffers": self.buffers}
+        tensors = {f"{g}.{n}": t.contiguous().cpu() for g, ts in groups.items() for n, t in ts.items()}
+        save_tensors(path, tensors, {"model": vars(self.model), "frame": self.frame.to_dict("list")})
+
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Population:
+        """Reads what `save` wrote. Raises LthError, naming the file, where it is damaged or foreign."""
+        tensors, header = load_tensors(path)
+        groups: dict[str, Tensors] = {"params": {}, "masks": {}, "buffers": {}}
+        try:
+            for name, tensor in tensors.items():
+                group, _, rest = name.partition(".")
+                groups[group][rest] = tensor.to(device)
+            return cls(Model(**header["model"]), **groups, frame=pd.DataFrame(header["frame"]))
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            raise LthError(f"{path} holds no population: {error}") from error
+
+
+def concat(populations: Sequence[Population]) -> Population:
+    """All replicas of several populations of the same model as one."""
+    first = populations[0]
+    for other in populations[1:]:
+        if other.model != first.model:
+            raise UsageError(
+                f"cannot join {first.model} and {other.model}: a population has one architecture"
+            )
+    join = lambda part: {n: torch.cat([part(p)[n] for p in populations]) for n in part(first)}  # noqa: E731
+    frame = pd.concat([p.frame for p in populations], ignore_index=True)
+    return Population(
+        first.model, join(lambda p: p.params), join(lambda p: p.masks), join(lambda p: p.buffers), frame
+    )
+
+
+def save_tensors(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:
+    """One safetensors file with a JSON header, written under a temporary name, synced, then renamed.
+
+    Raises LthError where it cannot be written; an older file of that name is then still there.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, {"lth": json.dumps(header, default=lambda value: value.item())})
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise LthError(f"cannot write {path}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and header of a file that `save_tensors` wrote; LthError where it is something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["lth"])  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise LthError(f"{path} is damaged or was not written by lth: {error}") from error

@@ -1,0 +1,66 @@
+"""How a population is trained: the recipe and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PER_REPLICA = ("lr", "weight_decay")  # fields that a column of the frame may set replica by replica
+
+
+class Recipe(BaseModel):
+    """Everything about a training run that all replicas share.
+
+    A column of the population's frame named `lr` or `weight_decay` overrides the field for each replica.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    steps: int = Field(gt=0, description="optimiser steps")
+    batch_size: int = Field(128, gt=0)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(0.05, gt=0, description="peak learning rate")
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    milestones: tuple[int, ...] = Field((), description="steps at which the step schedule drops")
+    gamma: float = Field(0.1, gt=0, description="factor of each drop")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD only")
+    weight_decay: float = Field(0.0, ge=0)
+    decay: Literal["all", "kernels_l2"] = Field(
+        "all",
+        description="'all': weight_decay·w is added to every gradient (PyTorch). 'kernels_l2': the penalty "
+        "weight_decay·‖w‖² on kernels only, so 2·weight_decay·w there and nothing on biases (TensorFlow, [E])",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.milestones and self.schedule != "step":
+            raise ValueError(f"milestones belong to schedule='step', not {self.schedule!r}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must increase: {self.milestones}")
+        if not all(0 < milestone < self.steps for milestone in self.milestones):
+            raise ValueError(f"milestones must lie inside the run of {self.steps} steps: {self.milestones}")
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup ({self.warmup} steps) is longer than the run ({self.steps} steps)")
+        return self
+
+    def lr_factor(self, step: int) -> float:
+        """Learning rate of step `step` (0 … steps−1), relative to the peak.
+
+        Cosine: ½(1 + cos(π·step/steps)). Step: gamma^(milestones passed). Warm-up multiplies the first
+        `warmup` steps by (step + 1)/warmup.
+        """
+        factor = 1.0
+        if self.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        elif self.schedule == "step":
+            factor = self.gamma ** sum(milestone <= step for milestone in self.milestones)
+        return factor * min(1.0, (step + 1) / self.warmup) if self.warmup else factor
+
+    def decay_scale(self, ndim: int) -> float:
+        """What multiplies weight_decay·w in the gradient of a parameter of one replica with `ndim` axes."""
+        if self.decay == "all":
+            return 1.0
+        return 2.0 if ndim > 1 else 0.0

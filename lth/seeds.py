@@ -1,0 +1,25 @@
+"""Random streams: every draw comes from a generator made here, named by its seed and its purpose.
+
+A stream is named by whole numbers, for example (seed, ORDER, epoch). Streams with different names are
+independent, and a stream does not depend on what was drawn before it: replica i draws the same numbers
+whichever other replicas are trained beside it, and a resumed run draws what the uninterrupted one draws.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+INIT, ORDER, MASK = 0, 1, 2  # purposes: initial weights, data order, random masks
+
+
+def torch_stream(*name: int) -> torch.Generator:
+    """A CPU generator for the stream `name`, e.g. `torch_stream(seed, INIT)`."""
+    return torch.Generator().manual_seed(
+        int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0] >> 1)
+    )
+
+
+def numpy_stream(*name: int) -> np.random.Generator:
+    """A numpy generator for the stream `name`, e.g. `numpy_stream(seed, ORDER, epoch)`."""
+    return np.random.default_rng(name)

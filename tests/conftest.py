@@ -1,0 +1,45 @@
+"""Small data and small populations that many tests share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lth.data import Data, Split
+from lth.methods.init import glorot_uniform
+from lth.models import Model
+from lth.population import Population
+
+
+def toy_data(examples: int = 300, shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10) -> Data:
+    """Random images with labels that a network can learn: the brightest of `classes` stripes."""
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randint(0, 120, (examples, *shape), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, classes, (examples,), generator=generator)
+    height = shape[1] // classes
+    for image, label in zip(images, labels, strict=True):
+        image[:, label * height : (label + 1) * height] += 120
+    train, test = Split(images[100:], labels[100:]), Split(images[:100], labels[:100])
+    return Data("toy", train, test, classes, fingerprint="toy")
+
+
+@pytest.fixture(scope="session")
+def toy() -> Data:
+    return toy_data()
+
+
+@pytest.fixture
+def lenets() -> Population:
+    """Three dense LeNet5 with seeds 0, 1, 2."""
+    return glorot_uniform(Model("lenet5"), seeds=range(3), method="dense")
+
+
+def double(population: Population) -> Population:
+    """The population in float64."""
+    return population.with_theta(population.theta().double())
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches the user's store."""
+    monkeypatch.setenv("LTH_STORE", str(tmp_path_factory.mktemp("store")))

@@ -1,0 +1,163 @@
+"""A built site in headless Chromium: every page, desktop and phone, light and dark, the network blocked.
+
+Runs on the site whose folder is named by the environment variable LTH_SITE.
+"""
+
+from __future__ import annotations
+
+import functools
+import html.parser
+import http.server
+import os
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SITE = Path(os.environ.get("LTH_SITE", ""))
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+if "LTH_SITE" not in os.environ:
+    pytest.skip("LTH_SITE does not name a built site", allow_module_level=True)
+if not CHROMIUM.exists():
+    pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
+
+PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@dataclass
+class Visit:
+    """What went wrong while a page was open."""
+
+    foreign: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """open_page(path, size, theme) → (page, what went wrong so far); other hosts are blocked and recorded."""
+    contexts = []
+
+    def visit(path: str, size: str = "desktop", theme: str = "light"):
+        width, height = SIZES[size]
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        for key in ("mode", "theme"):
+            context.add_init_script(f"localStorage.setItem('{key}', '{theme}')")
+        seen = Visit()
+
+        def route(route) -> None:
+            if route.request.url.startswith((address, "data:", "blob:")):
+                route.continue_()
+            else:
+                seen.foreign.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", route)
+        page = context.new_page()
+        page.on("requestfailed", lambda request: seen.failed.append(request.url))
+        page.on("response", lambda r: seen.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        page.on("console", lambda m: seen.console.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: seen.console.append(str(error)))
+        page.goto(f"{address}/{path}")
+        return page, seen
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def test_site_has_pages():
+    assert {"index.html", "search.html", "book/intro.html", "book/scorecard.html"} <= set(PAGES)
+    assert any(page.startswith("notebooks/") for page in PAGES)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("path", PAGES)
+def test_page(open_page, path: str, size: str, theme: str):
+    page, seen = open_page(path, size, theme)
+    if page.locator(".math").count():
+        page.wait_for_function("document.querySelectorAll('.math:not(:has(mjx-container))').length === 0")
+        page.evaluate("MathJax.startup.promise")
+        assert page.locator("mjx-merror").count() == 0
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.wait_for_load_state("networkidle")
+    images = page.evaluate("""() => Promise.all(Array.from(document.images, async image => {
+        image.loading = 'eager';
+        await image.decode().catch(() => null);
+        return [image.src, image.complete && image.naturalWidth > 0, image.alt.trim()];
+    }))""")
+    assert [src for src, loaded, _ in images if not loaded] == []
+    assert [src for src, _, alt in images if not alt] == []
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth") <= page.evaluate(f"{root}.clientWidth"), (
+        "the page scrolls sideways"
+    )
+    if "book/" in page.url or "notebooks/" in page.url:
+        assert page.evaluate(f"{root}.dataset.theme") == theme
+        assert page.locator("article h1").count() == 1
+    assert seen == Visit()
+
+
+def test_search_finds_a_term(open_page):
+    page, seen = open_page("search.html?q=barrier")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results li a").all_inner_texts()
+    assert "Glossary" in " ".join(found)
+    assert seen == Visit()
+
+
+class Links(html.parser.HTMLParser):
+    """The address of every link on a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attributes if tag == "a" and name == "href"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_local_links_lead_somewhere(path: str):
+    links = Links()
+    links.feed((SITE / path).read_text(encoding="utf-8"))
+    assert links.found or path == "index.html"
+    for link in links.found:
+        target = urllib.parse.urlsplit(link)
+        if not target.scheme and target.path:
+            assert (SITE / path).parent.joinpath(urllib.parse.unquote(target.path)).exists(), link

@@ -1,0 +1,148 @@
+"""Lines between networks and the barriers on them, against loops and hand-made curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import double
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from lth.analysis.landscape import barrier, interpolate, line
+from lth.errors import UsageError
+from lth.methods import prune
+from lth.methods.init import glorot_uniform
+from lth.models import Model
+from lth.population import Population
+
+
+@pytest.fixture(scope="module")
+def ends() -> tuple[Population, Population]:
+    """Three and three sparse LeNet5 (float64) under common masks."""
+    networks = double(glorot_uniform(Model("lenet5"), seeds=range(6)))
+    start = prune.apply(networks[:3], prune.magnitude_masks_per_layer(networks[:3], 0.8))
+    return start.label(method="LT"), prune.rewind(start, networks[3:]).label(method="pruned")
+
+
+@pytest.mark.parametrize("alpha", [-0.2, 0.0, 0.3, 0.5, 1.0, 1.2])
+def test_interpolation_parameter_by_parameter(ends, alpha):
+    start, end = ends
+    point = interpolate(start, end, alpha)
+    for name, stack in point.params.items():
+        expected = (1 - alpha) * start.params[name].numpy() + alpha * end.params[name].numpy()
+        np.testing.assert_allclose(stack.numpy(), expected, rtol=0, atol=1e-15)
+    assert point.frame.equals(start.frame)
+    for name, mask in start.masks.items():
+        assert torch.equal(point.masks[name], mask)
+        assert torch.all(point.params[name][~mask] == 0)
+
+
+def test_the_ends_of_a_line_are_the_networks_themselves(ends, toy):
+    start, end = ends
+    assert torch.equal(interpolate(start, end, 0.0).theta(), start.theta())
+    assert torch.equal(interpolate(start, end, 1.0).theta(), end.theta())
+    path = line(start, end, [0, 1], toy.test)
+    for alpha, network in ((0, start), (1, end)):
+        expected = network.evaluate(toy.test)
+        measured = path[path.alpha == alpha]
+        for column in ("loss", "error", "accuracy"):
+            assert measured[column].tolist() == expected[column].tolist()
+
+
+def test_a_line_with_extrapolation_against_a_loop(ends, toy):
+    start, end = ends
+    alphas = [-0.2, 0.4, 1.2]
+    path = line(start, end, alphas, toy.test)
+    assert path.groupby("alpha").seed.apply(list).to_dict() == {alpha: [0, 1, 2] for alpha in alphas}
+    for row in path.itertuples():
+        module, other = start.module(row.seed), end.module(row.seed)
+        with torch.no_grad():
+            for p, q in zip(module.parameters(), other.parameters(), strict=True):
+                p.copy_(p + row.alpha * (q - p)) if False else p.set_((p + row.alpha * (q - p)).clone())
+            logits = module(toy.test.images.float().div(255).double())
+        assert row.loss == pytest.approx(F.cross_entropy(logits, toy.test.labels).item(), rel=1e-9)
+        assert row.error == pytest.approx((logits.argmax(1) != toy.test.labels).double().mean().item())
+        assert row.method == "LT"
+
+
+def test_one_end_serves_all(ends):
+    start, end = ends
+    start = start.repeat(2)[[0, 3]].label(seed=[5, 6])
+    assert torch.equal(
+        interpolate(start, end[0], 0.25).theta(), interpolate(start, end[[0, 0]], 0.25).theta()
+    )
+
+
+def test_lines_that_leave_the_sparse_networks_are_refused(ends):
+    start, end = ends
+    with pytest.raises(UsageError, match="different masks"):
+        interpolate(start, end[[1, 0, 2]], 0.5)
+    with pytest.raises(UsageError, match="as many ends as starts"):
+        interpolate(start, end[:2], 0.5)
+    with pytest.raises(UsageError, match="one model"):
+        interpolate(start, glorot_uniform(Model("lenet_300_100"), seeds=[0, 1, 2]), 0.5)
+
+
+# --- barriers -----------------------------------------------------------------------------------------------
+
+GRID = np.round(np.linspace(-0.2, 1.2, 29), 10)
+
+
+def curves(**values: np.ndarray) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame({"line": n, "alpha": GRID, "error": v}) for n, v in values.items()])
+
+
+def test_barriers_of_known_curves():
+    path = curves(
+        hill=4 * GRID * (1 - GRID),  # ends 0 and 0, top 1 at α = ½
+        tilted=GRID + 4 * GRID * (1 - GRID) * 0.3,  # the same hill, 0.3 high, on the slope from 0 to 1
+        bowl=(GRID - 0.5) ** 2,  # convex
+        slope=2 - 3 * GRID,  # straight
+        outside=np.where((GRID < 0) | (GRID > 1), 9.0, 0.0),  # steep walls beyond the end points
+    )
+    heights = barrier(path, by=["line"]).set_index("line").barrier
+    assert heights.index.tolist() == ["hill", "tilted", "bowl", "slope", "outside"]
+    assert heights.tolist() == pytest.approx([1, 0.3, 0, 0, 0], abs=1e-12)
+    assert all(heights >= 0)
+
+
+@given(
+    st.lists(st.floats(-5, 5), min_size=5, max_size=5), st.permutations(range(5)), st.floats(-3, 3), st.floats(-3, 3)
+)
+def test_a_barrier_does_not_see_a_plane_nor_the_order_of_rows(values, order, height, slope):
+    alphas = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    expected = max(v - ((1 - a) * values[0] + a * values[-1]) for a, v in zip(alphas, values, strict=True))
+    tilted = pd.DataFrame({"n": 1, "alpha": alphas, "loss": values + height + slope * alphas}).iloc[list(order)]
+    measured = barrier(tilted, by=["n"], value="loss").barrier.item()
+    assert measured == pytest.approx(expected, abs=1e-9) and measured >= 0
+
+
+def test_lines_are_told_apart_by_all_the_columns_named():
+    frames = []
+    for height, (method, seed) in enumerate([("LT", 0), ("LT", 1), ("scratch", 0), (None, 1)]):
+        frames.append(pd.DataFrame({"method": method, "seed": seed, "alpha": [0, 0.5, 1], "error": [0, height, 0]}))
+    heights = barrier(pd.concat(frames, ignore_index=True), by=["method", "seed"])
+    assert heights.seed.tolist() == [0, 1, 0, 1] and heights.barrier.tolist() == [0, 1, 2, 3]
+    assert heights.method.tolist()[:3] == ["LT", "LT", "scratch"]
+    with pytest.raises(UsageError, match="tell the lines apart"):
+        barrier(pd.concat(frames, ignore_index=True), by=["method"])
+
+
+@pytest.mark.parametrize("kept", [GRID > 0, GRID < 1, (GRID != 0) & (GRID != 1)], ids=["no 0", "no 1", "neither"])
+def test_a_line_without_its_end_points_has_no_barrier(kept):
+    path = curves(a=GRID)
+    with pytest.raises(UsageError, match="must hold 0 and 1"):
+        barrier(path[kept], by=["line"])
+
+
+def test_the_barrier_of_trained_networks_against_a_loop(ends, toy):
+    alphas = [0, 0.25, 0.5, 0.75, 1]
+    path = line(*ends, alphas, toy.test)
+    heights = barrier(path, by=["method", "seed"], value="loss")
+    for row in heights.itertuples():
+        losses = path[path.seed == row.seed].sort_values("alpha").loss.tolist()
+        rises = [v - ((1 - a) * losses[0] + a * losses[-1]) for a, v in zip(alphas, losses, strict=True)]
+        assert row.barrier == pytest.approx(max(rises), abs=1e-12)
