@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from lth import optim, seeds
 from lth.data import Data
-from lth.errors import UsageError
+from lth.errors import LthError, UsageError
 from lth.population import Population, Tensors, load_tensors, save_tensors
 from lth.recipe import PER_REPLICA, Recipe
 
@@ -77,9 +77,8 @@ class Group:
         self.step, self.logged = 0, 0  # steps done, and steps done at the last row of the history
         self.history: list[dict[str, Any]] = []
         self.kept: dict[int, Population] = {}
-        self.gradients = (
-            _replica_gradients(self.work) if len(population) == 1 else _stacked_gradients(self.work)
-        )
+        self.midway = False  # whether it stands inside a step, where nothing of it may be saved
+        self.gradients = _replica_gradients(self.work) if len(population) == 1 else _stacked_gradients(self.work)
         self.rates = {n: self._column(n) for n in PER_REPLICA}
         self.note_masks()
         self._events()
@@ -91,15 +90,16 @@ class Group:
         return torch.tensor(np.asarray(values, float), dtype=like.dtype, device=like.device)
 
     def note_masks(self) -> None:
-        """Which parameters have something to mask."""
-        self.masked = {n: m for n, m in self.work.masks.items() if not bool(m.all())}
+        """Which parameters have something to mask; as numbers, which are multiplied faster than truth values."""
+        masks = self.work.masks.items()
+        self.masked = {n: m.to(self.work.params[n].dtype) for n, m in masks if not bool(m.all())}
 
     def advance(self) -> None:
         """Train until the next event, or for about `STRETCH` seconds."""
+        self.midway = True
         stop = next(t for t in range(self.step + 1, self.recipe.steps + 1) if self._event_at(t))
         orders = [
-            batch_order(seed, len(self.data.train), self.recipe.batch_size, self.step, stop)
-            for seed in self.work.seeds
+            batch_order(seed, len(self.data.train), self.recipe.batch_size, self.step, stop) for seed in self.work.seeds
         ]
         index = torch.stack(orders, dim=1).to(self.work.device)  # (steps, r, batch)
         shaped = {d: {n: v.view(-1, *[1] * d) for n, v in self.rates.items()} for d in range(1, 5)}
@@ -113,15 +113,14 @@ class Group:
                 rates, scale = shaped[param.ndim - 1], self.recipe.decay_scale(param.ndim - 1)
                 decay = rates["weight_decay"] * scale if decays and scale else None
                 mask = self.masked.get(name)
-                optim.step_(
-                    self.recipe, self.step, param, grads[name], mask, self.states[name], rates["lr"], decay
-                )
+                optim.step_(self.recipe, self.step, param, grads[name], mask, self.states[name], rates["lr"], decay)
             self.sums += torch.stack([loss, accuracy])
             self.step += 1
             if time.monotonic() - started > STRETCH:
                 break
         if self._event_at(self.step):
             self._events()
+        self.midway = False
 
     def _event_at(self, step: int) -> bool:
         """Whether something other than training happens after `step` steps."""
@@ -154,7 +153,7 @@ class Group:
             values = {
                 "loss": mean[0],
                 "accuracy": mean[1],
-                **{k: np.asarray(v).tolist() for k, v in measured.items()},
+                **{k: _numbers(v) for k, v in measured.items()},
             }
             for r in range(len(self.work)):
                 self.history.append({"replica": r, "step": self.step, **{k: v[r] for k, v in values.items()}})
@@ -181,16 +180,16 @@ class Group:
         return named | {"sums": self.sums}
 
 
+def _numbers(measured: Any) -> list[float]:
+    """What a probe measured, a tensor on any device or anything numpy knows, as a list."""
+    return measured.tolist() if isinstance(measured, Tensor) else np.asarray(measured).tolist()
+
+
 def _channels_last(stack: Tensor) -> Tensor:
     """A copy in which each replica's convolution kernel is channels-last, the layout convolutions like best."""
     if stack.ndim != 5:
         return stack.detach().clone()
-    return (
-        stack.detach()
-        .permute(0, 1, 3, 4, 2)
-        .clone(memory_format=torch.contiguous_format)
-        .permute(0, 1, 4, 2, 3)
-    )
+    return stack.detach().permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
 
 
 Gradients = Callable[[Tensor, Tensor], tuple[Tensors, Tensor, Tensor]]
@@ -242,11 +241,18 @@ def save(groups: Sequence[Group], path: Path, name: str) -> None:
 
 
 def restore(groups: Sequence[Group], path: Path, name: str) -> None:
-    """Puts every group back where `save` found it; UsageError where the file belongs to another run."""
-    tensors, header = load_tensors(path)
-    if header["name"] != name:
-        raise UsageError(f"{path} is the checkpoint of another run: remove it or name another file")
-    for g, (group, told) in enumerate(zip(groups, header["groups"], strict=True)):
+    """Puts every group back where `save` found it.
+
+    Raises LthError where the file is damaged, UsageError where it belongs to another run.
+    """
+    try:
+        tensors, header = load_tensors(path)
+        found, told_groups = header["name"], header["groups"]
+    except (LthError, KeyError, TypeError) as error:
+        raise LthError(f"{path} is no whole checkpoint: remove it, and training begins anew ({error})") from error
+    if found != name or len(told_groups) != len(groups):
+        raise UsageError(f"{path} is the checkpoint of another run or device: remove it or name another file")
+    for g, (group, told) in enumerate(zip(groups, told_groups, strict=True)):
         group.step, group.logged, group.history = told["step"], told["logged"], told["history"]
         for n, tensor in group.tensors().items():
             tensor.copy_(tensors[f"{g}.{n}"])
@@ -255,9 +261,5 @@ def restore(groups: Sequence[Group], path: Path, name: str) -> None:
             parts: dict[str, Tensors] = {"params": {}, "masks": {}, "buffers": {}}
             for kind, part in parts.items():
                 prefix = f"{g}.kept.{step}.{kind}."
-                part |= {
-                    n[len(prefix) :]: t.to(group.work.device)
-                    for n, t in tensors.items()
-                    if n.startswith(prefix)
-                }
+                part |= {n[len(prefix) :]: t.to(group.work.device) for n, t in tensors.items() if n.startswith(prefix)}
             group.kept[step] = replace(group.work, **parts)

@@ -61,14 +61,10 @@ class Population:
         ):
             tensors = getattr(self, kind)
             if wrong := sorted(tensors.keys() ^ shapes.keys()):
-                raise UsageError(
-                    f"{kind} do not fit {self.model.name}: missing or foreign {', '.join(wrong)}"
-                )
+                raise UsageError(f"{kind} do not fit {self.model.name}: missing or foreign {', '.join(wrong)}")
             for name, shape in shapes.items():
                 if tuple(tensors[name].shape) != (want := (len(self.frame), *shape)):
-                    raise UsageError(
-                        f"{kind}: {name} has shape {tuple(tensors[name].shape)}, expected {want}"
-                    )
+                    raise UsageError(f"{kind}: {name} has shape {tuple(tensors[name].shape)}, expected {want}")
             # one order for all, the module's: `theta` concatenates in it, files do not keep it
             object.__setattr__(self, kind, {name: tensors[name] for name in shapes})
 
@@ -164,9 +160,7 @@ class Population:
             return torch.stack(map_replicas(torch.no_grad()(forward), range(len(self))))
         module = self.model.build().eval()
         stacked = vmap(lambda p, b, x: functional_call(module, (p, b), (x,)), in_dims=(0, 0, None))
-        return torch.cat(
-            [stacked(self.params, self.buffers, split.pixels(p).to(dtype)) for p in pieces], dim=1
-        )
+        return torch.cat([stacked(self.params, self.buffers, split.pixels(p).to(dtype)) for p in pieces], dim=1)
 
     def evaluate(self, split: Split, together: int = 16) -> pd.DataFrame:
         """The frame with three more columns: mean cross-entropy `loss` (nats), `error` and `accuracy` (0 … 1).
@@ -211,14 +205,10 @@ def concat(populations: Sequence[Population]) -> Population:
     first = populations[0]
     for other in populations[1:]:
         if other.model != first.model:
-            raise UsageError(
-                f"cannot join {first.model} and {other.model}: a population has one architecture"
-            )
+            raise UsageError(f"cannot join {first.model} and {other.model}: a population has one architecture")
     join = lambda part: {n: torch.cat([part(p)[n] for p in populations]) for n in part(first)}  # noqa: E731
     frame = pd.concat([p.frame for p in populations], ignore_index=True)
-    return Population(
-        first.model, join(lambda p: p.params), join(lambda p: p.masks), join(lambda p: p.buffers), frame
-    )
+    return Population(first.model, join(lambda p: p.params), join(lambda p: p.masks), join(lambda p: p.buffers), frame)
 
 
 def save_tensors(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:

@@ -15,9 +15,7 @@ INIT, ORDER, MASK = 0, 1, 2  # purposes: initial weights, data order, random mas
 
 def torch_stream(*name: int) -> torch.Generator:
     """A CPU generator for the stream `name`, e.g. `torch_stream(seed, INIT)`."""
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0] >> 1)
-    )
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0] >> 1))
 
 
 def numpy_stream(*name: int) -> np.random.Generator:

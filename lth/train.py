@@ -23,7 +23,7 @@ from lth.errors import UsageError
 from lth.identity import run_keys
 from lth.parallel import cores, replica_pool
 from lth.population import Population, Tensors, concat
-from lth.recipe import Recipe
+from lth.recipe import PER_REPLICA, Recipe
 
 CHECKPOINT_EVERY = 30.0  # seconds
 
@@ -107,8 +107,7 @@ def train(
     check(population, data, recipe, updates, keep)
     size = group_size(population)
     groups = [
-        Group(population[at : at + size], data, recipe, updates, probes, keep)
-        for at in range(0, len(population), size)
+        Group(population[at : at + size], data, recipe, updates, probes, keep) for at in range(0, len(population), size)
     ]
     save = restore = lambda: None
     if checkpoint:
@@ -118,7 +117,8 @@ def train(
     restore()
     saved = time.monotonic()
     try:
-        with replica_pool(len(groups)) as spread:
+        # on a CPU one thread each, even for one replica: its numbers must not depend on how many others there are
+        with replica_pool(max(2, len(groups)) if population.device.type == "cpu" else 1) as spread:
             while unfinished := [group for group in groups if group.step < recipe.steps]:
                 spread(Group.advance, sorted(unfinished, key=lambda group: group.step)[: cores()])
                 watch(_progress(groups, recipe))
@@ -126,7 +126,8 @@ def train(
                     save()
                     saved = time.monotonic()
     except KeyboardInterrupt:
-        save()
+        if not any(group.midway for group in groups):  # otherwise the checkpoint before stays
+            save()
         raise
     return Run(
         final=concat([group.result() for group in groups]),
@@ -151,17 +152,16 @@ def check(
             f"{data.name} has {data.shape} of {data.classes}"
         )
     if population.device != data.train.images.device:
-        raise UsageError(
-            f"the population is on {population.device}, {data.name} on {data.train.images.device}"
-        )
+        raise UsageError(f"the population is on {population.device}, {data.name} on {data.train.images.device}")
     if "seed" not in population.frame:
         raise UsageError("the frame needs a column `seed`: the replica's seed for its data order")
+    for column in {"seed", *PER_REPLICA} & set(population.frame):
+        if population.frame[column].isna().any():
+            raise UsageError(f"column `{column}` of the frame is empty for some replicas: fill it in for all of them")
     if late := [step for step in keep if not 0 <= step <= recipe.steps]:
         raise UsageError(f"step {late[0]} cannot be kept: the run has {recipe.steps} steps")
     if unused := updates.keys() - set(population.frame.get("method", ())):
-        raise UsageError(
-            f"no replica has method {', '.join(sorted(unused))}: a mask update would never happen"
-        )
+        raise UsageError(f"no replica has method {', '.join(sorted(unused))}: a mask update would never happen")
 
 
 def _progress(groups: Sequence[Group], recipe: Recipe) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 
-from lth import engine, seeds
+from lth import engine, optim, seeds
 from lth import train as train_module
 from lth.errors import LthError, UsageError
 from lth.methods import init, prune
@@ -124,8 +125,9 @@ def test_lr_and_weight_decay_of_each_replica_come_from_the_frame(sparse, toy):
 def test_a_replica_does_not_depend_on_the_others(lenets, toy):
     recipe = Recipe(steps=15, batch_size=16)
     together = train(lenets, toy, recipe).final.theta()
-    fewer = train(lenets[[2, 0]], toy, recipe).final.theta()
-    assert torch.equal(together[[2, 0]], fewer)
+    for rows in ([2, 0], [1]):
+        fewer = train(lenets[rows], toy, recipe).final.theta()
+        assert torch.equal(together[rows], fewer), rows
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -207,6 +209,30 @@ def test_a_resumed_run_ends_with_the_same_bits(lenets, toy, tmp_path, monkeypatc
     assert resumed.history.equals(whole.history)
 
 
+def test_an_interrupt_inside_a_step_saves_no_half_step(lenets, toy, tmp_path, monkeypatch):
+    """Ctrl-C where a replica is trained by the thread that is interrupted."""
+    recipe, path = Recipe(steps=12, batch_size=16), tmp_path / "run.safetensors"
+    monkeypatch.setattr(train_module, "replica_pool", lambda tasks: nullcontext(lambda f, items: [*map(f, items)]))
+    whole = train(lenets, toy, recipe)
+    monkeypatch.setattr(train_module, "CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(engine, "STRETCH", 0)
+    parameters = [0]
+
+    def interrupted(*args: object) -> None:
+        parameters[0] += 1
+        if parameters[0] == 123:  # the third parameter of some replica's fifth step
+            raise KeyboardInterrupt
+        return step_(*args)
+
+    step_ = optim.step_
+    monkeypatch.setattr(optim, "step_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(lenets, toy, recipe, checkpoint=path)
+    assert path.exists()
+    resumed = train(lenets, toy, recipe, checkpoint=path)
+    assert torch.equal(resumed.final.theta(), whole.final.theta())
+
+
 def test_a_checkpoint_of_another_run_is_refused(lenets, toy, tmp_path):
     path = tmp_path / "run.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -235,6 +261,8 @@ def test_what_cannot_be_trained_is_said_before_work_starts(lenets, toy):
     recipe = Recipe(steps=10)
     with pytest.raises(UsageError, match="column `seed`"):
         train(replace(lenets, frame=lenets.frame.drop(columns="seed")), toy, recipe)
+    with pytest.raises(UsageError, match="`lr` of the frame is empty for some"):
+        train(concat([lenets[[0]].label(lr=0.1), lenets[[1]]]), toy, recipe)
     with pytest.raises(UsageError, match="step 11 cannot be kept"):
         train(lenets, toy, recipe, keep=[11])
     with pytest.raises(UsageError, match="no replica has method gmp"):

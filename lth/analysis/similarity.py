@@ -88,7 +88,7 @@ def among(logits: Tensor, labels: Tensor) -> pd.DataFrame:
     return _rows(
         {
             "accuracy": accuracy,
-            "ensemble": torch.tensor([100 * ensemble_accuracy(logits, labels)]),
+            "ensemble": torch.tensor([100 * ensemble_accuracy(logits, labels)], dtype=torch.float64),
             "pairwise disagreement": disagreement(logits, logits)[upper],
             "pairwise KL": ((divergence + divergence.mT) / 2)[upper],
             "JSD of all": jsd(logits)[None],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from lth.book.claims import LEDGER
 
@@ -29,6 +32,15 @@ def house_style() -> None:
             "grid.linewidth": 0.6,
         }
     )
+
+
+def legend_below(figure: Figure, columns: Sequence[str]) -> None:
+    """One legend under all panels in place of one in each, without the names of the columns it is made from."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    for ax in figure.axes:
+        ax.get_legend().remove()
+    kept = [entry for entry in zip(handles, labels, strict=True) if entry[1] not in columns]
+    figure.legend(*zip(*kept, strict=True), loc="outside lower center", ncols=len(kept))
 
 
 class Table:

@@ -71,8 +71,10 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "quick": {
             "dataset": "digits",
+            "sparsity": 0.9,
             "steps": 600,
             "batch_size": 64,
+            "lr": 0.1,
             "prune_start": 150,
             "prune_end": 360,
             "prune_every": 10,

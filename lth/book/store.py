@@ -58,7 +58,7 @@ class Store:
         """`lth.train.train`, but replicas that were trained before are read, and the others are kept.
 
         Training that is stopped goes on from its checkpoint at the next call. Raises LthError, naming the run,
-        where a stored one is damaged.
+        where a stored one is damaged, and where the store cannot be written to.
         """
         updates = dict(updates or {})
         check(population, data, recipe, updates, keep)
@@ -67,7 +67,10 @@ class Store:
         if missing:
             name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
             checkpoint = self.root / "checkpoints" / f"{name}.safetensors"
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
             part = population[missing]
             used = {m: rule for m, rule in updates.items() if (part.frame.get("method") == m).any()}
             started = time.perf_counter()
@@ -118,7 +121,7 @@ class Store:
                 parts.append(
                     replace(Population.load(folder / f"step_{step}.safetensors", population.device), frame=row)
                 )
-            history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+            history = pd.read_csv(folder / "history.csv")
             histories.append(row.iloc[[0] * len(history)].reset_index(drop=True).assign(**history))
         final = concat(finals)
         history = pd.concat(histories, ignore_index=True)

@@ -36,8 +36,7 @@ def glorot_uniform(model: Model, seeds: Sequence[int], **columns: object) -> Pop
         for name, _ in networks[0].named_parameters()
     }
     buffers = {
-        name: torch.stack([dict(m.named_buffers())[name] for m in networks])
-        for name, _ in networks[0].named_buffers()
+        name: torch.stack([dict(m.named_buffers())[name] for m in networks]) for name, _ in networks[0].named_buffers()
     }
     masks = {name: torch.ones_like(params[name], dtype=torch.bool) for name in model.prunable}
     frame = pd.DataFrame({"seed": list(seeds), "init_seed": list(seeds)}).assign(**columns)

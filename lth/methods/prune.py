@@ -67,9 +67,7 @@ def rewind(pruned: Population, weights: Population) -> Population:
     if pruned.model != weights.model:
         raise UsageError(f"masks of {pruned.model} do not fit {weights.model}")
     if len(pruned) not in (1, len(weights)):
-        raise UsageError(
-            f"{len(pruned)} pruned networks for {len(weights)} sets of weights: give one, or one each"
-        )
+        raise UsageError(f"{len(pruned)} pruned networks for {len(weights)} sets of weights: give one, or one each")
     if len(pruned) < len(weights):
         pruned = pruned.repeat(len(weights))
     return apply(weights, pruned.masks)

@@ -1,0 +1,41 @@
+"""The source notebooks: stripped, parameters as in the quick preset, nothing typed in."""
+
+from __future__ import annotations
+
+import ast
+
+import nbformat
+import pytest
+
+from lth.book import CHAPTERS, ROOT
+from lth.book.presets import parameters
+
+
+@pytest.fixture(params=CHAPTERS.items(), ids=CHAPTERS.keys())
+def chapter(request):
+    name, path = request.param
+    return name, nbformat.read(ROOT / path, as_version=4)
+
+
+def test_outputs_are_stripped(chapter):
+    _, notebook = chapter
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+
+
+def test_parameters_are_those_of_the_quick_preset(chapter):
+    name, notebook = chapter
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    told = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
+    assert told == parameters(name, "quick").model_dump()
+
+
+def test_every_figure_has_a_caption_and_alternative_text(chapter):
+    _, notebook = chapter
+    drawing = [cell for cell in notebook.cells if cell.cell_type == "code" and "plt.subplots" in cell.source]
+    assert drawing
+    for cell in drawing:
+        shown = cell.metadata["mystnb"]
+        assert len(shown["image"]["alt"]) > 40 and len(shown["figure"]["caption"]) > 40
+        assert ".csv)" in shown["figure"]["caption"]

@@ -1,0 +1,205 @@
+"""Distances, divergences, disagreement and ensembles against numpy, scipy and plain loops."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from conftest import double
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr, softmax
+from torch import Tensor
+
+from lth.analysis import similarity
+from lth.methods.init import glorot_uniform
+from lth.models import Model
+from lth.population import Population
+
+
+def random_logits(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def ours() -> Tensor:
+    """Four networks, 30 examples, 5 classes; the first two agree on most."""
+    logits = random_logits(4, 30, 5)
+    logits[1] = logits[0] + 0.3 * logits[1]
+    return logits
+
+
+@pytest.fixture
+def theirs() -> Tensor:
+    return random_logits(3, 30, 5, seed=1)
+
+
+LABELS = torch.randint(5, (30,), generator=torch.Generator().manual_seed(2))
+
+
+def p(logits: Tensor) -> np.ndarray:
+    return softmax(logits.double().numpy(), axis=-1)
+
+
+def test_l2_distances(lenets):
+    others = glorot_uniform(Model("lenet5"), seeds=[5, 6])
+    measured = similarity.l2_distances(lenets, others)
+    for r in range(3):
+        for s in range(2):
+            pairs = [
+                (a[r].double().numpy(), others.params[name][s].double().numpy()) for name, a in lenets.params.items()
+            ]
+            expected = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs))
+            assert measured[r, s].item() == pytest.approx(expected, rel=1e-12)
+    assert torch.all(similarity.l2_distances(lenets, lenets).diagonal() == 0)
+
+
+def test_small_distances_between_large_networks_are_exact():
+    """Distances as ‖a‖² + ‖b‖² − 2ab would lose them."""
+    network = double(glorot_uniform(Model("lenet5"), seeds=[0]))
+    near = network.with_theta(network.theta() * 100 + 1e-7)
+    far = network.with_theta(network.theta() * 100)
+    assert similarity.l2_distances(near, far).item() == pytest.approx(1e-7 * np.sqrt(44_426), rel=1e-5)
+
+
+def test_disagreement(ours, theirs):
+    measured = similarity.disagreement(ours, theirs)
+    for r in range(4):
+        for s in range(3):
+            differ = [int(ours[r, i].argmax() != theirs[s, i].argmax()) for i in range(30)]
+            assert measured[r, s].item() == pytest.approx(sum(differ) / 30)
+
+
+def test_kl(ours, theirs):
+    measured = similarity.kl(ours, theirs)
+    for r in range(4):
+        for s in range(3):
+            expected = rel_entr(p(ours)[r], p(theirs)[s]).sum(-1).mean()
+            assert measured[r, s].item() == pytest.approx(expected, rel=1e-10)
+    assert similarity.kl(ours, ours).diagonal().tolist() == [0] * 4
+    assert not torch.allclose(measured[:3], similarity.kl(theirs, ours)[:, :3])
+
+
+def test_kl_of_very_sure_networks_is_finite():
+    sure = torch.tensor([[[200.0, 0.0]], [[0.0, 200.0]]])
+    assert similarity.kl(sure, sure).tolist() == [[0, 200], [200, 0]]
+
+
+def test_jsd_of_pairs(ours, theirs):
+    measured = similarity.jsd_pairs(ours, theirs)
+    assert measured.shape == (4, 3)
+    for r in range(4):
+        for s in range(3):
+            expected = np.mean([jensenshannon(a, b) ** 2 for a, b in zip(p(ours)[r], p(theirs)[s], strict=True)])
+            assert measured[r, s].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_jsd_of_many_is_the_mean_divergence_from_their_mean(ours):
+    mean = p(ours).mean(0)
+    expected = np.mean([rel_entr(row, mean).sum(-1).mean() for row in p(ours)])
+    assert similarity.jsd(ours).item() == pytest.approx(expected, rel=1e-10)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 6), st.integers(2, 12), st.floats(0, 50), st.integers(0, 1000))
+def test_the_jsd_of_r_networks_lies_between_0_and_log_r(networks, classes, scale, seed):
+    divergence = similarity.jsd(random_logits(networks, 4, classes, seed=seed, scale=scale)).item()
+    assert -1e-12 <= divergence <= np.log(networks) + 1e-12
+
+
+def test_the_bounds_of_the_jsd_are_met():
+    same = random_logits(1, 9, 4).expand(3, 9, 4)
+    apart = 1000 * torch.eye(3)[:, None, :].expand(3, 9, 3)
+    assert similarity.jsd(same).item() == pytest.approx(0, abs=1e-15)
+    assert similarity.jsd(apart).item() == pytest.approx(np.log(3))
+
+
+def test_the_ensemble_takes_the_mean_of_the_probabilities(ours):
+    hits = [int(np.mean([p(ours)[r, i] for r in range(4)], axis=0).argmax() == LABELS[i]) for i in range(30)]
+    assert similarity.ensemble_accuracy(ours, LABELS) == pytest.approx(sum(hits) / 30)
+    # one sure network outweighs two unsure ones, as it would not in a vote
+    logits = torch.tensor([[[9.0, 0.0]], [[0.0, 0.1]], [[0.0, 0.1]]])
+    assert similarity.ensemble_accuracy(logits, torch.tensor([0])) == 1
+    members = [float(np.mean(p(ours)[r].argmax(-1) == LABELS.numpy())) for r in range(4)]
+    gain = similarity.ensemble_gain(ours, LABELS)
+    assert gain == pytest.approx(sum(hits) / 30 - np.mean(members))
+
+
+def test_a_group_is_measured_over_unordered_pairs(ours):
+    table = similarity.among(ours, LABELS).set_index("measure")
+    q, classes = p(ours), p(ours).argmax(-1)
+    pairs = list(combinations(range(4), 2))
+    accuracies = [100 * np.mean(row == LABELS.numpy()) for row in classes]
+    differ = [np.mean(classes[a] != classes[b]) for a, b in pairs]
+    divergences = [(rel_entr(q[a], q[b]).sum(-1).mean() + rel_entr(q[b], q[a]).sum(-1).mean()) / 2 for a, b in pairs]
+    for measure, sample in (("accuracy", accuracies), ("pairwise disagreement", differ), ("pairwise KL", divergences)):
+        row = table.loc[measure]
+        assert (row.value, row.spread, row.n) == pytest.approx((np.mean(sample), np.std(sample, ddof=1), len(sample)))
+    assert table.value["ensemble"] == pytest.approx(100 * np.mean(q.mean(0).argmax(-1) == LABELS.numpy()))
+    assert table.value["JSD of all"] == pytest.approx(similarity.jsd(ours).item())
+    assert similarity.pairwise_disagreement(ours) == pytest.approx(np.mean(differ))
+
+
+def test_a_group_against_one_network(ours, theirs):
+    one = theirs[:1]
+    table = similarity.against(ours, one).set_index("measure")
+    q, reference = p(ours), p(one)[0]
+    differ = [np.mean(row.argmax(-1) != reference.argmax(-1)) for row in q]
+    kl = [(rel_entr(row, reference).sum(-1).mean() + rel_entr(reference, row).sum(-1).mean()) / 2 for row in q]
+    jsd = [np.mean([jensenshannon(a, b) ** 2 for a, b in zip(row, reference, strict=True)]) for row in q]
+    for measure, sample in zip(("disagreement", "KL", "JSD"), (differ, kl, jsd), strict=True):
+        row = table.loc[f"{measure} with pruned"]
+        assert (row.value, row.spread, row.n) == pytest.approx((np.mean(sample), np.std(sample, ddof=1), 4), rel=1e-9)
+
+
+def test_each_network_to_a_reference(lenets, toy):
+    table = similarity.to_reference(lenets, lenets[[1]], toy.test)
+    logits = lenets.logits(toy.test)
+    assert table[["seed", "method"]].equals(lenets.frame[["seed", "method"]])
+    assert table.loc[1, ["disagreement", "kl", "jsd"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+    assert table.disagreement[0] == pytest.approx(np.mean(p(logits)[0].argmax(-1) != p(logits)[1].argmax(-1)))
+    both = rel_entr(p(logits)[0], p(logits)[1]) + rel_entr(p(logits)[1], p(logits)[0])
+    assert table.kl[0] == pytest.approx(both.sum(-1).mean() / 2)
+    jsd = jensenshannon(p(logits)[0], p(logits)[1], axis=-1) ** 2
+    assert table.jsd[0] == pytest.approx(jsd.mean())
+
+
+# --- multidimensional scaling -------------------------------------------------------------------------------
+
+
+def planted(points: np.ndarray) -> Population:
+    """Networks whose parameters lie in a plane: `points` along two orthogonal directions of the weight space."""
+    network = double(glorot_uniform(Model("lenet5"), seeds=[0])).repeat(len(points)).label(seed=range(len(points)))
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(44_426, 2)))[0]
+    return network.with_theta(network.theta() + torch.from_numpy(points @ directions.T))
+
+
+def test_the_map_recovers_points_of_a_plane():
+    points = np.random.default_rng(1).uniform(-10, 10, (9, 2))
+    table = similarity.mds(planted(points))
+    assert table.seed.tolist() == list(range(9))
+    assert table.stress.nunique() == 1 and 0 <= table.stress[0] < 5e-3
+    found = table[["x", "y"]].to_numpy()
+    found, points = found - found.mean(0), points - points.mean(0)
+    u, _, v = np.linalg.svd(found.T @ points)  # the best rotation or reflection (orthogonal Procrustes)
+    np.testing.assert_allclose(found @ u @ v, points, atol=0.1)
+
+
+def test_the_map_depends_on_its_seed_alone():
+    population = planted(np.random.default_rng(2).uniform(-1, 1, (5, 2)))
+    first = similarity.mds(population)
+    np.random.seed(3)
+    assert first.equals(similarity.mds(population))
+
+
+def test_stress_tells_of_a_map_that_cannot_be_right(lenets):
+    """A regular simplex of many corners has no place in the plane; stress-1 from its definition."""
+    population = glorot_uniform(Model("lenet5"), seeds=range(7))
+    table = similarity.mds(population)
+    apart = similarity.l2_distances(population, population).numpy()
+    drawn = np.linalg.norm(table[["x", "y"]].to_numpy()[:, None] - table[["x", "y"]].to_numpy()[None], axis=-1)
+    expected = np.sqrt(((apart - drawn) ** 2).sum() / (drawn**2).sum())
+    assert table.stress[0] == pytest.approx(expected, rel=0.02) and expected > 0.2
