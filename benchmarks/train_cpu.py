@@ -84,7 +84,7 @@ def main() -> None:
         parser.error(f"--steps must lie between 1 and {EXAMPLES // BATCH}")
     found = {n: measure(n, options.replicas, options.steps, options.rounds) for n in ("lenet5", "lenet_300_100")}
     cores = torch.get_num_threads()
-    table = Table(title=f"replica-steps per second, {options.replicas} replicas, batch {BATCH}, {cores} cores")
+    table = Table(title=f"replica-steps/s, R = {options.replicas}, batch {BATCH}, {cores} cores")
     for column in ("model", "train()", "plain PyTorch", "ratio"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for name, row in found.items():

@@ -24,9 +24,9 @@ def cores() -> int:
 
 @contextmanager
 def replica_pool(tasks: int) -> Iterator[Callable[[Callable[[Item], Result], Iterable[Item]], list[Result]]]:
-    """Yields `map(function, items) -> list`; it runs `tasks` or more items side by side, one core each.
+    """Yields `map(function, items) -> list` that runs items side by side, each on one core.
 
-    A single task gets all cores for its tensor operations instead.
+    Where there is one core, or one task only, it runs them one after another on all cores.
     """
     if tasks < 2 or cores() < 2:
         yield lambda function, items: [function(item) for item in items]

@@ -155,6 +155,8 @@ def check(
         raise UsageError(f"the population is on {population.device}, {data.name} on {data.train.images.device}")
     if "seed" not in population.frame:
         raise UsageError("the frame needs a column `seed`: the replica's seed for its data order")
+    if taken := sorted({"step", "loss", "accuracy"} & set(population.frame)):
+        raise UsageError(f"column `{taken[0]}` of the frame is one that training writes to its history: rename it")
     for column in {"seed", *PER_REPLICA} & set(population.frame):
         if population.frame[column].isna().any():
             raise UsageError(f"column `{column}` of the frame is empty for some replicas: fill it in for all of them")

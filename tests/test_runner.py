@@ -22,7 +22,9 @@ SMALL = ["-p", "steps=300", "-p", "prune_start=50", "-p", "prune_end=150", "-p",
 
 
 def notebook(path: Path, *cells: str) -> Path:
-    nb = nbformat.v4.new_notebook()
+    nb = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": ""}}
+    )
     nb.cells = [nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]})]
     nb.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(nb, path)
@@ -95,12 +97,14 @@ def cli(*words: str, store: Path, out: Path, **how) -> subprocess.Popen:
     return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how)
 
 
-def wait_for_training(store: Path, process: subprocess.Popen, files: int) -> None:
-    """Until training is under way, seen by the store's folder."""
-    limit = time.monotonic() + 90
-    while len(list((store / "runs").glob("*"))) < files and process.poll() is None:
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+def wait_for(process: subprocess.Popen, words: str) -> None:
+    """Until the process says these words on stderr."""
+    said = ""
+    for line in process.stderr:
+        said += line
+        if words in line:
+            return
+    pytest.fail(f"it ended without saying {words!r}: {said}")
 
 
 def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
@@ -116,20 +120,22 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     assert not (disturbed / "lt_basin").exists()
 
     interrupted = cli(store=store, out=disturbed)
-    wait_for_training(store, interrupted, files=2)  # the pruned networks are done, the others begin
-    time.sleep(0.5)
+    wait_for(interrupted, "training 8 replicas")  # the pruned networks are done, the others have begun
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait() == 75, interrupted.stderr.read()
+    assert "steps left for 8 replicas" in interrupted.stderr.read()
     assert list((store / "checkpoints").glob("*.safetensors"))
 
     killed = cli(store=store, out=disturbed)
-    time.sleep(9)
+    wait_for(killed, "training 8 replicas")
     killed.kill()
     killed.wait()
     assert not (disturbed / "lt_basin").exists()
+    assert list(disturbed.glob(".lt_basin-*"))  # what was being written when it was killed
 
     last = cli(store=store, out=disturbed)
     assert last.wait() == 0, last.stderr.read()
+    assert [path.name for path in disturbed.iterdir()] == ["lt_basin"]
     for file in sorted((whole / "lt_basin" / "data").glob("*.csv")):
         pd.testing.assert_frame_equal(
             pd.read_csv(file), pd.read_csv(disturbed / "lt_basin" / "data" / file.name), rtol=0, atol=0

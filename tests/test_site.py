@@ -222,7 +222,7 @@ def test_launch_buttons_only_on_github(edition: Path, tmp_path: Path, monkeypatc
     assert site.repository() == address
     site.stage(edition, tmp_path / "source")
     config = (tmp_path / "source" / "_config.yml").read_text()
-    assert ("mybinder.org" in config) == ("colab" in config) == (address is not None)
+    assert ("mybinder.org" in config) == (address is not None)
     assert f"url: {address or chr(39) * 2}\n" in config
 
 

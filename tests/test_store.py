@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from lth import engine, train
 from lth.book import store as store_module
 from lth.book.store import Store
 from lth.data import Data
-from lth.errors import LthError
+from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.methods import prune
 from lth.methods.init import glorot_uniform
@@ -146,6 +147,14 @@ def test_whatever_changes_the_result_changes_the_name(lenets, toy):
         key(recipe=Recipe(**HOW["recipe"].model_dump())),
     ]
     assert alike + [run_keys(lenets, "toy", **HOW, probes=())[0]] == [names["as it is"]] * 4
+
+
+def test_a_probe_without_a_name_of_its_own_is_refused(store, lenets, toy, trained):
+    """Two lambdas have one name, and would share one stored history."""
+    for measure in (lambda population: {"sparsity": population.sparsity()}, partial(sparsity)):
+        with pytest.raises(UsageError, match="function of a module"):
+            store.train(lenets, toy, **HOW, probes=[Probe(10, measure)])
+    assert not trained
 
 
 def test_the_name_of_a_run_is_the_same_forever():

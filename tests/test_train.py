@@ -261,6 +261,8 @@ def test_what_cannot_be_trained_is_said_before_work_starts(lenets, toy):
     recipe = Recipe(steps=10)
     with pytest.raises(UsageError, match="column `seed`"):
         train(replace(lenets, frame=lenets.frame.drop(columns="seed")), toy, recipe)
+    with pytest.raises(UsageError, match="`loss` of the frame is one that training writes"):
+        train(lenets.label(step=3, loss=0.5), toy, recipe)
     with pytest.raises(UsageError, match="`lr` of the frame is empty for some"):
         train(concat([lenets[[0]].label(lr=0.1), lenets[[1]]]), toy, recipe)
     with pytest.raises(UsageError, match="step 11 cannot be kept"):

@@ -209,6 +209,8 @@ def store_rm(
         raise UsageError("name the runs to remove, as `lth store ls` shows them, or --all")
     if missing := [key for key in chosen if key not in present]:
         raise UsageError(f"no run {missing[0]} in {root}: see `lth store ls`")
+    if everything:
+        shutil.rmtree(root / "partial", ignore_errors=True)
     for key in chosen:
         shutil.rmtree(present[key]) if present[key].is_dir() else present[key].unlink()
     print(f"removed {len(chosen)} of {len(present)} entries from {root}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lth.errors import UsageError
 
@@ -38,7 +38,9 @@ class LTBasin(BaseModel):
     prune_end: int = Field(7_000, gt=0, description="step at which the final sparsity is reached")
     prune_every: int = Field(100, gt=0, description="steps between two prunings")
     rewind_step: int = Field(0, ge=0, description="K: step of the pruning run that tickets are rewound to")
-    points: Literal[8, 15, 29] = Field(29, description="points on each path, α from −0.2 to 1.2")
+    points: Annotated[Literal[8, 15, 29], BeforeValidator(int)] = Field(
+        29, description="points on each path, α from −0.2 to 1.2"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -74,7 +76,6 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "sparsity": 0.9,
             "steps": 600,
             "batch_size": 64,
-            "lr": 0.1,
             "prune_start": 150,
             "prune_end": 360,
             "prune_every": 10,

@@ -72,7 +72,8 @@ def execute(
     with the cell and its error where the notebook fails; the failed notebook is kept in the store.
     """
     source = ROOT / CHAPTERS[chapter]
-    with tempfile.TemporaryDirectory(prefix=f".{chapter}-", dir=out) as folder:
+    _sweep(chapter, out)
+    with tempfile.TemporaryDirectory(prefix=f".{chapter}-{os.getpid()}-", dir=out) as folder:
         partial, channel = Path(folder) / "result", Path(folder) / "control"
         partial.mkdir()
         channel.mkdir()
@@ -98,6 +99,15 @@ def execute(
         target = out / chapter
         _swap(partial, target)
     return target
+
+
+def _sweep(chapter: str, out: Path) -> None:
+    """Removes what executions that were killed left unfinished."""
+    for folder in out.glob(f".{chapter}-*-*"):
+        try:
+            os.kill(int(folder.name.split("-")[-2]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kernel(folder: Path) -> None:

@@ -83,10 +83,7 @@ def stage(edition: Path, source: Path) -> None:
     if url := repository():
         config["repository"] = {"url": url, "branch": "HEAD"}
         config["html"]["use_repository_button"] = True
-        config["launch_buttons"] |= {
-            "binderhub_url": "https://mybinder.org",
-            "colab_url": "https://colab.research.google.com",
-        }
+        config["launch_buttons"]["binderhub_url"] = "https://mybinder.org"
     (source / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     for chapter, notebook in CHAPTERS.items():
         data = source / "notebooks" / "data" / chapter

@@ -26,7 +26,7 @@ import torch
 
 from lth.book import ROOT
 from lth.data import Data
-from lth.errors import LthError
+from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.population import Population, concat
 from lth.recipe import Recipe
@@ -62,6 +62,8 @@ class Store:
         """
         updates = dict(updates or {})
         check(population, data, recipe, updates, keep)
+        if any("<" in getattr(probe.measure, "__qualname__", "<") for probe in probes):
+            raise UsageError("a stored run is known by the names of its probes: measure with a function of a module")
         keys = run_keys(population, data.fingerprint, recipe, updates, probes, keep)
         missing = [r for r, key in enumerate(keys) if not (self.root / "runs" / key).exists()]
         if missing:
