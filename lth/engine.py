@@ -228,8 +228,8 @@ def _stacked_gradients(work: Population) -> Gradients:
     return gradients
 
 
-def save(groups: Sequence[Group], path: Path, name: str) -> None:
-    """Writes where every group stands to one file, whole or not at all."""
+def save(groups: Sequence[Group], path: Path, name: str, seconds: float) -> None:
+    """Writes where every group stands, after `seconds` of training, to one file, whole or not at all."""
     tensors, header = {}, []
     for g, group in enumerate(groups):
         tensors |= {f"{g}.{n}": t.contiguous().cpu() for n, t in group.tensors().items()}
@@ -237,17 +237,17 @@ def save(groups: Sequence[Group], path: Path, name: str) -> None:
             for kind, parts in (("params", kept.params), ("masks", kept.masks), ("buffers", kept.buffers)):
                 tensors |= {f"{g}.kept.{step}.{kind}.{n}": t.cpu() for n, t in parts.items()}
         header.append({"step": group.step, "logged": group.logged, "history": group.history})
-    save_tensors(path, tensors, {"name": name, "groups": header})
+    save_tensors(path, tensors, {"name": name, "seconds": seconds, "groups": header})
 
 
-def restore(groups: Sequence[Group], path: Path, name: str) -> None:
-    """Puts every group back where `save` found it.
+def restore(groups: Sequence[Group], path: Path, name: str) -> float:
+    """Puts every group back where `save` found it and returns the seconds trained until then.
 
     Raises LthError where the file is damaged, UsageError where it belongs to another run.
     """
     try:
         tensors, header = load_tensors(path)
-        found, told_groups = header["name"], header["groups"]
+        found, told_groups, seconds = header["name"], header["groups"], float(header["seconds"])
     except (LthError, KeyError, TypeError) as error:
         raise LthError(f"{path} is no whole checkpoint: remove it, and training begins anew ({error})") from error
     if found != name or len(told_groups) != len(groups):
@@ -263,3 +263,4 @@ def restore(groups: Sequence[Group], path: Path, name: str) -> None:
                 prefix = f"{g}.kept.{step}.{kind}."
                 part |= {n[len(prefix) :]: t.to(group.work.device) for n, t in tensors.items() if n.startswith(prefix)}
             group.kept[step] = replace(group.work, **parts)
+    return seconds

@@ -13,6 +13,8 @@ from torch import Tensor
 from lth.population import Population
 from lth.recipe import PER_REPLICA, Recipe
 
+ENGINE = 1  # raised when a change of the training code changes its numbers: older runs are then trained again
+
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, types, shapes and values."""
@@ -43,6 +45,7 @@ def run_keys(
         row = one.frame.iloc[0]
         rule = updates.get(row.get("method"))
         description = {
+            **({"engine": ENGINE} if ENGINE > 1 else {}),
             "model": [one.model.name, one.model.shape, one.model.classes],
             "params": tensors_hash(one.params),
             "masks": tensors_hash(one.masks),

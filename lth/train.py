@@ -67,11 +67,13 @@ class Run:
     history:   one row per replica and logged step: the replica's columns, `step`, `loss` and `accuracy` on the
                training batches since the row before, and what the probes measured.
     snapshots: step → the population after that many steps.
+    seconds:   of wall time, for all replicas together, interruptions not counted.
     """
 
     final: Population
     history: pd.DataFrame
     snapshots: dict[int, Population]
+    seconds: float
 
     def at(self, step: int) -> Population:
         """The population after `step` steps, which must have been one of `keep`."""
@@ -109,13 +111,14 @@ def train(
     groups = [
         Group(population[at : at + size], data, recipe, updates, probes, keep) for at in range(0, len(population), size)
     ]
-    save = restore = lambda: None
-    if checkpoint:
-        name = "-".join(run_keys(population, data.fingerprint, recipe, updates, probes, keep))
-        save = lambda: engine.save(groups, checkpoint, name)  # noqa: E731
-        restore = lambda: checkpoint.exists() and engine.restore(groups, checkpoint, name)  # noqa: E731
-    restore()
-    saved = time.monotonic()
+    name = "-".join(run_keys(population, data.fingerprint, recipe, updates, probes, keep)) if checkpoint else ""
+    before = engine.restore(groups, checkpoint, name) if checkpoint and checkpoint.exists() else 0.0
+    started = saved = time.monotonic()
+
+    def save() -> None:
+        if checkpoint:
+            engine.save(groups, checkpoint, name, before + time.monotonic() - started)
+
     try:
         # on a CPU one thread each, even for one replica: its numbers must not depend on how many others there are
         with replica_pool(max(2, len(groups)) if population.device.type == "cpu" else 1) as spread:
@@ -133,6 +136,7 @@ def train(
         final=concat([group.result() for group in groups]),
         history=pd.concat([group.table() for group in groups], ignore_index=True),
         snapshots={step: concat([group.kept[step] for group in groups]) for step in sorted(set(keep))},
+        seconds=before + time.monotonic() - started,
     )
 
 

@@ -133,9 +133,7 @@ def test_image_folder_has_the_written_pixels_and_labels(folder: Path) -> None:
         assert np.array_equal(getattr(pets, split).images.numpy(), np.stack(truth))
 
 
-@pytest.mark.parametrize(
-    ("ending", "mode"), [(".tar", ""), (".tar.gz", ":gz"), (".tgz", ":gz"), (".tar.xz", ":xz")]
-)
+@pytest.mark.parametrize(("ending", "mode"), [(".tar", ""), (".tar.gz", ":gz"), (".tgz", ":gz"), (".tar.xz", ":xz")])
 @pytest.mark.parametrize("inside", ["", "./", "pets/"])
 def test_archives_equal_the_directory(folder: Path, ending: str, mode: str, inside: str) -> None:
     write_images(folder / "plain")
@@ -311,9 +309,7 @@ def test_read_only_folder_is_read_and_the_cache_written(
 
 
 @pytest.mark.parametrize(("name", "key"), [("cifar10", "labels"), ("cifar100", "fine_labels")])
-def test_cifar_archive(
-    folder: Path, tiny: None, monkeypatch: pytest.MonkeyPatch, name: str, key: str
-) -> None:
+def test_cifar_archive(folder: Path, tiny: None, monkeypatch: pytest.MonkeyPatch, name: str, key: str) -> None:
     kind = getattr(datasets, official.SETS[name].torchvision)
     rng, members, images, labels = np.random.default_rng(2), {}, {}, {}
     batches = {"train": [f for f, _ in kind.train_list], "test": [f for f, _ in kind.test_list]}

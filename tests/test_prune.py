@@ -47,9 +47,7 @@ def test_per_layer_equals_torch_prune(network, sparsity):
         for name, mask in masks.items():
             layer = torch.nn.Linear(1, 1)
             layer.weight = torch.nn.Parameter(network.params[name][r])
-            torch_prune.l1_unstructured(
-                layer, "weight", amount=mask[r].numel() - prune.kept(mask[r].numel(), sparsity)
-            )
+            torch_prune.l1_unstructured(layer, "weight", amount=mask[r].numel() - prune.kept(mask[r].numel(), sparsity))
             assert torch.equal(mask[r], layer.weight_mask.bool())
 
 

@@ -83,9 +83,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def survives(out: Path) -> bool:
     """The older site is there as it was, and nothing half-made beside it."""
-    return (out / "book" / "intro.html").read_text() == "older" and [
-        p.name for p in out.parent.iterdir()
-    ] == ["site"]
+    return (out / "book" / "intro.html").read_text() == "older" and [p.name for p in out.parent.iterdir()] == ["site"]
 
 
 def remove(path: Path) -> None:
@@ -194,9 +192,7 @@ def test_the_site_holds_the_edition(edition: Path, out: Path):
 
 
 def test_table_of_contents_lists_the_chapters_in_order():
-    listed = [
-        line.split()[-1] for line in (ROOT / "_toc.yml").read_text().splitlines() if "notebooks/" in line
-    ]
+    listed = [line.split()[-1] for line in (ROOT / "_toc.yml").read_text().splitlines() if "notebooks/" in line]
     assert [f"{page}.ipynb" for page in listed] == list(CHAPTERS.values())
 
 

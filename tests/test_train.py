@@ -24,15 +24,9 @@ from lth.train import Probe, train
 
 RECIPES = {
     "sgd": Recipe(steps=20, batch_size=32, lr=0.1, momentum=0.9, schedule="cosine"),
-    "sgd, decay": Recipe(
-        steps=20, batch_size=32, lr=0.1, weight_decay=5e-3, schedule="step", milestones=(7, 15)
-    ),
-    "sgd, l2 of kernels": Recipe(
-        steps=20, batch_size=32, lr=0.1, weight_decay=5e-3, decay="kernels_l2", warmup=5
-    ),
-    "adam": Recipe(
-        steps=20, batch_size=32, lr=2e-3, optimizer="adam", schedule="constant", weight_decay=1e-3
-    ),
+    "sgd, decay": Recipe(steps=20, batch_size=32, lr=0.1, weight_decay=5e-3, schedule="step", milestones=(7, 15)),
+    "sgd, l2 of kernels": Recipe(steps=20, batch_size=32, lr=0.1, weight_decay=5e-3, decay="kernels_l2", warmup=5),
+    "adam": Recipe(steps=20, batch_size=32, lr=2e-3, optimizer="adam", schedule="constant", weight_decay=1e-3),
 }
 
 
@@ -55,9 +49,7 @@ def plain_training(network: Population, data, recipe: Recipe) -> torch.Tensor:
         optimizer = torch.optim.Adam(groups, lr=recipe.lr)
     scheduler = {
         "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps),
-        "step": lambda: torch.optim.lr_scheduler.MultiStepLR(
-            optimizer, list(recipe.milestones), recipe.gamma
-        ),
+        "step": lambda: torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.milestones), recipe.gamma),
         "constant": lambda: torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
     }[recipe.schedule]()
     seed = network.seeds[0]
@@ -101,7 +93,10 @@ def test_a_population_equals_plain_pytorch_runs(sparse, toy, recipe, way, monkey
         torch.testing.assert_close(final[r], expected, rtol=0, atol=1e-10)
 
 
-def test_lenet5_equals_plain_pytorch(toy, lenets):
+@pytest.mark.parametrize("way", ["a replica at a time", "stacked"])
+def test_lenet5_equals_plain_pytorch(toy, lenets, way, monkeypatch):
+    if way == "stacked":
+        monkeypatch.setattr(train_module, "group_size", len)
     recipe = Recipe(steps=20, batch_size=16, lr=0.05)
     population = double(lenets)
     population = prune.apply(population, prune.magnitude_masks_global(population, 0.7))
@@ -117,9 +112,7 @@ def test_lr_and_weight_decay_of_each_replica_come_from_the_frame(sparse, toy):
     together = train(sparse.label(**own), toy, recipe).final.theta()
     for r in range(3):
         alone = Recipe(steps=10, batch_size=32, lr=own["lr"][r], weight_decay=own["weight_decay"][r])
-        torch.testing.assert_close(
-            together[r], train(sparse[[r]], toy, alone).final.theta()[0], rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(together[r], train(sparse[[r]], toy, alone).final.theta()[0], rtol=0, atol=1e-12)
 
 
 def test_a_replica_does_not_depend_on_the_others(lenets, toy):

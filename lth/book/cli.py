@@ -202,7 +202,7 @@ def store_rm(
     from lth.book.store import default_root
 
     root = default_root()
-    present = {path.name: path for path in (root / "runs").glob("*")}
+    present = {path.name: path for path in (root / "runs").glob("[0-9a-f]" * 16)}
     present |= {path.stem: path for path in (root / "checkpoints").glob("*.safetensors")}
     chosen = list(present) if everything else keys or []
     if not chosen and not everything:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -75,15 +74,13 @@ class Store:
                 raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
             part = population[missing]
             used = {m: rule for m, rule in updates.items() if (part.frame.get("method") == m).any()}
-            started = time.perf_counter()
             run = train(part, data, recipe, updates=used, probes=probes, keep=keep, checkpoint=checkpoint, watch=watch)
-            seconds = (time.perf_counter() - started) / len(missing)
             for r, row in enumerate(missing):
-                self._write(keys[row], run, r, data, recipe, seconds)
+                self._write(keys[row], run, r, data, recipe)
             checkpoint.unlink(missing_ok=True)
         return self._read(keys, population, keep)
 
-    def _write(self, key: str, run: Run, r: int, data: Data, recipe: Recipe, seconds: float) -> None:
+    def _write(self, key: str, run: Run, r: int, data: Data, recipe: Recipe) -> None:
         partial = self.root / "partial" / uuid4().hex
         partial.mkdir(parents=True)
         run.final[[r]].save(partial / "final.safetensors")
@@ -99,7 +96,9 @@ class Store:
             "replica": json.loads(run.final.frame.iloc[[r]].to_json(orient="records"))[0],
             "device": device_name(run.final.device),
             "torch": torch.__version__,
-            "seconds": round(seconds, 3),  # of wall time, shared out evenly over the replicas trained together
+            "seconds": round(
+                run.seconds / len(run.final), 3
+            ),  # of wall time, shared out evenly over the replicas trained together
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {file.name: file_hash(file) for file in sorted(partial.iterdir())},
         }
@@ -115,8 +114,9 @@ class Store:
 
     def _read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
         finals, histories, snapshots = [], [], {step: [] for step in sorted(set(keep))}
+        seconds = 0.0
         for r, key in enumerate(keys):
-            self.verify(key)
+            seconds += self.verify(key)["seconds"]
             folder, row = self.root / "runs" / key, population.frame.iloc[[r]].reset_index(drop=True)
             finals.append(replace(Population.load(folder / "final.safetensors", population.device), frame=row))
             for step, parts in snapshots.items():
@@ -127,7 +127,7 @@ class Store:
             histories.append(row.iloc[[0] * len(history)].reset_index(drop=True).assign(**history))
         final = concat(finals)
         history = pd.concat(histories, ignore_index=True)
-        return Run(final, history, {step: concat(parts) for step, parts in snapshots.items()})
+        return Run(final, history, {step: concat(parts) for step, parts in snapshots.items()}, seconds)
 
     def verify(self, key: str) -> dict:
         """The meta data of a run whose files are whole; LthError, saying how to mend it, otherwise."""

@@ -124,9 +124,7 @@ def test_page(open_page, path: str, size: str, theme: str):
     assert [src for src, loaded, _ in images if not loaded] == []
     assert [src for src, _, alt in images if not alt] == []
     root = "document.documentElement"
-    assert page.evaluate(f"{root}.scrollWidth") <= page.evaluate(f"{root}.clientWidth"), (
-        "the page scrolls sideways"
-    )
+    assert page.evaluate(f"{root}.scrollWidth") <= page.evaluate(f"{root}.clientWidth"), "the page scrolls sideways"
     if "book/" in page.url or "notebooks/" in page.url:
         assert page.evaluate(f"{root}.dataset.theme") == theme
         assert page.locator("article h1").count() == 1
