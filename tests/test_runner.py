@@ -66,6 +66,13 @@ def test_a_newer_result_replaces_the_folder_whole(run):
     assert sorted(path.name for path in folder.iterdir()) == ["tiny.ipynb", "x.txt"]
 
 
+def test_progress_tells_the_section_and_the_cell(run):
+    told = []
+    run(WRITE, "import time; time.sleep(1)", display=lambda chapter, progress: told.append((chapter, progress)))
+    assert ("tiny", {"section": "", "cell": 4, "cells": 4}) in told
+    assert all(progress["cells"] == 4 for _, progress in told)
+
+
 def test_our_own_errors_are_told_without_a_traceback(run):
     with pytest.raises(LthError) as failure:
         run("from lth.errors import LthError\nraise LthError('the store is full: empty it')")

@@ -21,6 +21,7 @@ TIME_IS_UP = 75  # "temporary failure, try again": until lth run …; do :; done
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Reproduce the lottery-ticket literature: run chapters with your own parameters, build the book.",
 )
@@ -239,23 +240,18 @@ def _short(path: Path) -> Path:
 
 
 class _Bar:
-    """Progress of a chapter: a bar on a terminal, a plain line every ten seconds elsewhere."""
+    """Progress of a chapter: a bar on a terminal, plain lines elsewhere, one every ten seconds at most."""
 
     def __enter__(self) -> _Bar:
         self.rich = None
-        self.started: tuple[Any, float, float] | None = None
-        self.said = 0.0
+        self.training: tuple[Any, float, float] | None = None  # which, and step and time when it was first seen
+        self.section, self.said = "", 0.0
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[now]}"),
-                TimeElapsedColumn(),
-            )
-            self.rich = Progress(*columns, console=Console(stderr=True), transient=True)
+            columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[now]}"))
+            self.rich = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
             self.rich.start()
             self.task = self.rich.add_task("starting", total=None, now="")
         return self
@@ -265,21 +261,38 @@ class _Bar:
             self.rich.stop()
 
     def __call__(self, chapter: str, progress: Mapping[str, Any]) -> None:
+        if "section" in progress:
+            where = f"{progress['section']}, cell {progress['cell']} of {progress['cells']}"
+            if where != self.section:
+                self.section = where
+                self._show(chapter, where, None, None, always=True)
+            return
         step, steps, now = progress["step"], progress["steps"], time.monotonic()
         which = (progress["replicas"], steps)
-        if self.started is None or self.started[0] != which:
-            self.started = (which, step, now)
-        done, spent = step - self.started[1], now - self.started[2]
-        left = f"{(steps - step) * spent / done / 60:.1f} min left" if done > 0 and spent > 2 else ""
-        known = progress["accuracy"] == progress["accuracy"]  # not a number before the first hundred steps
-        accuracy = f", accuracy {progress['accuracy']:.3f}" if known else ""
-        text = ", ".join(filter(None, [f"step {step:.0f}/{steps}{accuracy}", left]))
-        title = f"{chapter}: training {progress['replicas']} replicas"
+        new = self.training is None or self.training[0] != which
+        if new:
+            self.training = (which, step, now)
+        words = [f"step {step:.0f}/{steps}"]
+        if progress["accuracy"] == progress["accuracy"]:  # not a number before the first hundred steps
+            words.append(f"accuracy {progress['accuracy']:.3f}")
+        done, spent = step - self.training[1], now - self.training[2]
+        if done > 0 and spent > 2:
+            words.append(_duration((steps - step) * spent / done) + " left")
+        self._show(f"{chapter}: training {progress['replicas']} replicas", ", ".join(words), step, steps, always=new)
+
+    def _show(self, title: str, text: str, step: float | None, steps: int | None, always: bool) -> None:
         if self.rich:
-            self.rich.update(self.task, description=title, total=steps, completed=step, now=text)
-        elif now - self.said > 10:
-            self.said = now
-            print(f"{title}, {text}", file=sys.stderr, flush=True)
+            self.rich.update(self.task, description=title, total=steps, completed=step or 0, now=text)
+        elif always or time.monotonic() - self.said > 10:
+            self.said = time.monotonic()
+            print(f"{title}: {text}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """«40 s», «12 min», «3.5 h»"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

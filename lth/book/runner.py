@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ KERNEL = "lth-runner"
 GRACE = 30.0  # seconds a notebook has to write its checkpoint and stop
 
 
-# Shows where a chapter's training stands: chapter, {replicas, step, steps, accuracy}.
+# Shows where a chapter stands: its name, and {section, cell, cells} or {replicas, step, steps, accuracy}.
 Display = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -91,7 +92,7 @@ def execute(
         thread = threading.Thread(target=_papermill, args=arguments, daemon=True)
         with _signals(channel / "stop"):
             thread.start()
-            _watch(thread, chapter, channel, deadline, display)
+            _watch(thread, chapter, partial / source.name, channel, deadline, display)
         if (channel / "stop").exists() and (failure or thread.is_alive()):
             raise Stopped(f"{chapter}: stopped{_left(channel)}. The same command goes on from there")
         if failure:
@@ -112,7 +113,7 @@ def _sweep(chapter: str, out: Path) -> None:
 
 def _kernel(folder: Path) -> None:
     """A kernel that is this very Python, whatever kernels the user has, and that keeps to itself."""
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
     place = folder / "kernels" / KERNEL
     place.mkdir(parents=True)
     (place / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "lth", "language": "python"}))
@@ -150,21 +151,41 @@ def _signals(stop: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _watch(thread: threading.Thread, chapter: str, channel: Path, deadline: float | None, display: Display) -> None:
+def _watch(
+    thread: threading.Thread, chapter: str, notebook: Path, channel: Path, deadline: float | None, display: Display
+) -> None:
     """Waits for the notebook, showing its progress, and no longer than `GRACE` once it was told to stop."""
-    stop, seen, asked = channel / "stop", 0, None
+    stop, asked = channel / "stop", None
+    readers = {notebook: _section, channel / "progress.json": json.loads}
+    seen = dict.fromkeys(readers, 0)
     while thread.is_alive():
         thread.join(0.2)
-        progress = channel / "progress.json"
-        if progress.exists() and progress.stat().st_mtime_ns != seen:
-            seen = progress.stat().st_mtime_ns
-            display(chapter, json.loads(progress.read_text()))
+        for file, read in readers.items():
+            if file.exists() and file.stat().st_mtime_ns != seen[file]:
+                seen[file] = file.stat().st_mtime_ns
+                with contextlib.suppress(ValueError):  # caught while it was being written
+                    display(chapter, read(file.read_text()))
         if deadline is not None and time.monotonic() > deadline:
             stop.touch()
         if stop.exists():
             asked = asked or time.monotonic()
             if time.monotonic() - asked > GRACE:
                 return
+
+
+def _section(notebook: str) -> dict[str, Any]:
+    """Which code cell is running, and under which heading, in a notebook that papermill is executing."""
+    section, done, cells = "", 0, json.loads(notebook)["cells"]
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            if cell["metadata"].get("papermill", {}).get("status") != "completed":
+                break
+            done += 1
+        elif headings := [line for line in source.splitlines() if line.startswith("#")]:
+            section = headings[-1].lstrip("# ")
+    total = sum(cell["cell_type"] == "code" for cell in cells)
+    return {"section": section, "cell": min(done + 1, total), "cells": total}
 
 
 def _left(channel: Path) -> str:
