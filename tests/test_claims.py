@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lth.book import CHAPTERS, claims
-from lth.errors import UsageError
+from lth.book.presets import parameters
+from lth.errors import LthError, UsageError
 
-AT_SCALE = {"dataset": "mnist", "steps": 100, "seeds": 5}
+AT_SCALE = parameters("lt_basin", "paper").model_dump()
 
 
 def claim(low: float | None, high: float | None) -> claims.Claim:
@@ -25,7 +26,7 @@ def claim(low: float | None, high: float | None) -> claims.Claim:
         metric="…",
         unit="points",
         accept=(low, high),
-        scale=AT_SCALE,
+        scale="paper",
     )
 
 
@@ -53,16 +54,19 @@ def test_the_whole_interval_decides(low, high, verdict):
     assert claims.judge(claim(low, high), samples, AT_SCALE).verdict == verdict
 
 
-def test_one_sample_decides_nothing():
-    assert claims.judge(claim(0, None), [5.0], AT_SCALE).verdict == "inconclusive"
+@pytest.mark.parametrize("samples", [[5.0], [1.0, float("nan"), 2.0]])
+def test_too_few_or_unusable_samples_are_refused(samples):
+    with pytest.raises(LthError, match="X1.test needs two or more finite samples"):
+        claims.judge(claim(0, None), samples, AT_SCALE)
 
 
-def test_scale():
-    bigger = {**AT_SCALE, "steps": 200, "seeds": 9}
-    assert claim(0, None).at_scale(AT_SCALE) and claim(0, None).at_scale(bigger)
-    for short in ({"steps": 99}, {"seeds": 4}, {"dataset": "digits"}):
-        assert not claim(0, None).at_scale({**AT_SCALE, **short})
-    finding = claims.judge(claim(0, None), [1, 2, 1, 2], {**AT_SCALE, "steps": 1})
+def test_only_the_papers_own_settings_decide():
+    assert claim(0, None).at_scale(AT_SCALE) and claim(0, None).at_scale({**AT_SCALE, "seeds": 9})
+    others = {"seeds": 4, "dataset": "digits", "steps": 20_000, "lr": 0.1, "rewind_step": 100, "batch_size": 64}
+    others |= {"points": 8, "prune_every": 50, "weight_decay": 1e-4, "momentum": 0.8, "model": "lenet_300_100"}
+    for name, value in others.items():
+        assert not claim(0, None).at_scale({**AT_SCALE, name: value}), name
+    finding = claims.judge(claim(0, None), [1, 2, 1, 2], {**AT_SCALE, "steps": 10_000})
     assert claims.verdict_words(finding) == "not run at this scale"
     assert claims.verdict_words(None) == "not run"
 
@@ -105,9 +109,8 @@ def test_paper_numbers():
 def test_the_scorecard_tells_what_was_found(tmp_path):
     chapter = tmp_path / "lt_basin"
     chapter.mkdir()
-    parameters = {"dataset": "mnist", "model": "lenet5", "sparsity": 0.95, "steps": 11719, "seeds": 5}
-    good = claims.judge(claims.ledger()["E8.d_init"], [3.0, 3.1, 3.2], parameters)
-    bad = claims.judge(claims.ledger()["E8.d_final"], [1.0, 1.1, 1.2], parameters)
+    good = claims.judge(claims.ledger()["E8.d_init"], [3.0, 3.1, 3.2], AT_SCALE)
+    bad = claims.judge(claims.ledger()["E8.d_final"], [1.0, 1.1, 1.2], AT_SCALE)
     (chapter / "claims.json").write_text(json.dumps([good.model_dump(), bad.model_dump()]))
     page = claims.scorecard(tmp_path)
     assert "1 reproduced" in page and "1 not reproduced" in page and f"{len(claims.ledger()) - 2} not run" in page

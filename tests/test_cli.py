@@ -41,7 +41,9 @@ BAD = {
     "not a number": (["run", "-p", "sparsity=high"], "sparsity=high: should be a valid number"),
     "not a whole number": (["run", "-p", "seeds=2.5"], "seeds=2.5: should be a valid integer"),
     "out of range above": (["run", "-p", "sparsity=1.5"], "sparsity=1.5: should be less than 1"),
-    "out of range below": (["run", "-p", "seeds=0"], "seeds=0: should be greater than or equal to 2"),
+    "out of range below": (["run", "-p", "seeds=0"], "seeds=0: should be greater than or equal to 3"),
+    "no steps": (["run", "-p", "steps=0"], "steps=0: should be greater than 0"),
+    "infinite": (["run", "-p", "lr=inf"], "lr=inf: should be a finite number"),
     "not a choice": (["run", "-p", "model=lenet6"], "model=lenet6: should be 'lenet5' or 'lenet_300_100'"),
     "pruning beyond the run": (["run", "-p", "prune_end=9999"], "prune_end (9999) ≤ steps (600)"),
     "rewinding too late": (["run", "-p", "rewind_step=200"], "rewind_step (200) must not lie after prune_start"),
@@ -50,6 +52,8 @@ BAD = {
     "unknown device": (["run", "--device", "tpu"], "--device tpu: one of auto, cpu, cuda"),
     "time limit": (["run", "--time-limit", "soon"], "--time-limit soon: write for example 90s, 9m"),
     "no such edition": (["book", "--edition", "nowhere"], "lth run lt_basin"),
+    "no findings": (["claims", "--edition", "nowhere"], "no edition at"),
+    "unknown data set": (["data", "mnits"], "did you mean mnist?"),
     "no such run": (["store", "rm", "abc"], "no run abc"),
     "remove what": (["store", "rm"], "or --all"),
     "unknown command": (["runn"], "No such command"),
@@ -67,10 +71,10 @@ def test_what_is_typed_wrong_is_said_in_one_line_and_leaves_nothing(lth, tmp_pat
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_cuda_without_a_gpu(lth):
+def test_cuda_without_a_gpu(lth, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, _, err = lth("run", "--device", "cuda")
-    assert code == 2 and "--device cpu" in err
+    assert code == 2 and "--device cpu" in err and len(err.splitlines()) == 1
 
 
 def test_missing_data_and_no_network(lth, tmp_path, monkeypatch):
@@ -80,15 +84,16 @@ def test_missing_data_and_no_network(lth, tmp_path, monkeypatch):
     monkeypatch.setattr(official, "_knock", unreachable)
     monkeypatch.setenv("LTH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    code, _, err = lth("run", "-p", "dataset=mnist")
-    assert code == 1
-    assert "LTH_DATA" in err and "digits" in err and "lth data mnist" in err
+    for words in (["run", "-p", "dataset=mnist"], ["data", "mnist"]):
+        code, _, err = lth(*words)
+        assert code == 1 and len(err.splitlines()) == 1
+        assert "LTH_DATA" in err and "digits" in err and "lth data mnist" in err
 
 
 def test_an_unwritable_out(lth, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, _, err = lth("run", "--out", "file/below")
-    assert code == 2 and "cannot write to --out" in err
+    assert code == 2 and "cannot write to --out" in err and len(err.splitlines()) == 1
     assert (tmp_path / "file").read_text() == "in the way"
 
 

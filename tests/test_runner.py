@@ -60,6 +60,17 @@ def test_a_failing_cell_leaves_the_older_result(run, tmp_path):
     assert str(kept) in str(failure.value) and "ZeroDivisionError" in kept.read_text()
 
 
+def test_a_result_set_aside_by_a_killed_run_comes_back(run, tmp_path):
+    """Killed between the two renames that put a new result in the place of the old one."""
+    folder = run(WRITE)
+    gone = folder.parent / ".tiny-999999-x"
+    gone.mkdir()
+    folder.rename(gone / "old")
+    with pytest.raises(LthError):
+        run("1 / 0")
+    assert (folder / "x.txt").read_text() == "2" and not gone.exists()
+
+
 def test_a_newer_result_replaces_the_folder_whole(run):
     run(WRITE, "(pathlib.Path(os.environ['LTH_OUT']) / 'old.txt').write_text('')")
     folder = run(WRITE)
@@ -121,23 +132,25 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     assert calm.wait() == 0, calm.stderr.read()
 
     store = tmp_path / "store-b"
+    older = disturbed / "lt_basin" / "older.txt"
+    older.parent.mkdir(parents=True)
+    older.write_text("an older result")
     limited = cli("--time-limit", "10s", store=store, out=disturbed)
     assert limited.wait() == 75, limited.stderr.read()
     assert "The same command goes on from there" in limited.stderr.read()
-    assert not (disturbed / "lt_basin").exists()
 
     interrupted = cli(store=store, out=disturbed)
-    wait_for(interrupted, "training 8 replicas")  # the pruned networks are done, the others have begun
+    wait_for(interrupted, "training 12 replicas")  # the pruned networks are done, the others have begun
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait() == 75, interrupted.stderr.read()
-    assert "steps left for 8 replicas" in interrupted.stderr.read()
+    assert "steps left for 12 replicas" in interrupted.stderr.read()
     assert list((store / "checkpoints").glob("*.safetensors"))
 
     killed = cli(store=store, out=disturbed)
-    wait_for(killed, "training 8 replicas")
+    wait_for(killed, "training 12 replicas")
     killed.kill()
     killed.wait()
-    assert not (disturbed / "lt_basin").exists()
+    assert older.exists()
     assert list(disturbed.glob(".lt_basin-*"))  # what was being written when it was killed
 
     last = cli(store=store, out=disturbed)
@@ -151,7 +164,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     assert claims[0] == claims[1]
     stamp = json.loads((whole / "lt_basin" / "provenance.json").read_text())
     assert stamp["parameters"]["steps"] == 300 and stamp["preset"] == "smoke"
-    assert stamp["networks trained"] == 10
+    assert stamp["networks trained"] == 17  # 3 pruned, 12 under one mask, 3 tickets of which one is known
 
 
 def test_a_damaged_run_is_named_and_mended(tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lth.data import Split
+from lth.errors import UsageError
 from lth.population import Population
 
 
@@ -68,6 +69,8 @@ def ensemble_accuracy(logits: Tensor, labels: Tensor) -> float:
 def pairwise_disagreement(logits: Tensor) -> float:
     """Mean disagreement over all pairs of R networks, at least two: (R, N, K) → 0 … 1."""
     n = len(logits)
+    if n < 2:
+        raise UsageError("disagreement within pairs needs two networks or more")
     return float(disagreement(logits, logits).sum() / (n * (n - 1)))
 
 

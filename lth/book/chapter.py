@@ -54,12 +54,12 @@ class Chapter:
         self.parameters: BaseModel = parameters(name, "paper", chosen)
         self.data = datasets.load(self.parameters.dataset, self.device)
         self.store = Store(default_root())
-        self.trained_on: list[dict] = []
+        self.runs: dict[str, dict] = {}  # every stored run used here, by key
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
         """`lth.train.train` on the chapter's data; replicas that the store holds are read from it."""
         run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
-        self.trained_on += self.store.meta(population, self.data, recipe, **kind)
+        self.runs |= self.store.meta(population, self.data, recipe, **kind)
         return run
 
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
@@ -80,7 +80,9 @@ class Chapter:
             if claim.chapter == self.name
         ]
         self.out.mkdir(parents=True, exist_ok=True)
-        write_text(self.out / "claims.json", json.dumps([finding.model_dump() for finding in found], indent=1))
+        write_text(
+            self.out / "claims.json", json.dumps([finding.model_dump() for finding in found], indent=1, allow_nan=False)
+        )
         rows = []
         for finding in found:
             claim = claims.ledger()[finding.id]
@@ -99,7 +101,7 @@ class Chapter:
     def provenance(self) -> pd.DataFrame:
         """Where these results come from, as a table; kept as provenance.json. Call it last."""
         commit, dirty = _commit()
-        trained = pd.DataFrame(self.trained_on)
+        trained = pd.DataFrame(self.runs.values())
         stamp = {
             "chapter": self.name,
             "preset": self.preset,

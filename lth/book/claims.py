@@ -20,7 +20,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lth.book import CHAPTERS, ROOT
-from lth.errors import UsageError
+from lth.book.presets import parameters
+from lth.errors import LthError, UsageError
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 LEDGER = Path(__file__).parent / "ledger"
@@ -29,7 +30,11 @@ PUBLISHED = ROOT / "book" / "editions" / "published"
 
 
 class Claim(BaseModel):
-    """One row of the ledger. `accept`: lowest and highest mean that agree with the claim, None for no limit."""
+    """One row of the ledger.
+
+    accept: lowest and highest mean that agree with the claim, None for no limit. scale: the preset whose run can
+    decide it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +45,7 @@ class Claim(BaseModel):
     metric: str
     unit: str
     accept: tuple[float | None, float | None]
-    scale: dict[str, int | float | str]
+    scale: Literal["paper", "gpu"]
 
     @property
     def test(self) -> str:
@@ -50,12 +55,10 @@ class Claim(BaseModel):
             return f"mean > {low:g}"
         return f"mean < {high:g}" if low is None else f"{low:g} < mean < {high:g}"
 
-    def at_scale(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether a run with these parameters can decide: words and fractions equal, whole numbers at least."""
-        return all(
-            parameters.get(name, -1) >= value if isinstance(value, int) else parameters.get(name) == value
-            for name, value in self.scale.items()
-        )
+    def at_scale(self, values: Mapping[str, Any]) -> bool:
+        """Whether a run with these parameters can decide: those of the preset, or the same with more seeds."""
+        needed = parameters(self.chapter, self.scale).model_dump()
+        return dict(values) == {**needed, "seeds": values["seeds"]} and values["seeds"] >= needed["seeds"]
 
 
 class Finding(BaseModel):
@@ -78,14 +81,16 @@ def ledger() -> dict[str, Claim]:
     return {claim.id: claim for claim in claims}
 
 
-def judge(claim: Claim, samples: Sequence[float], parameters: Mapping[str, Any]) -> Finding:
-    """The finding from independent samples of the claim's metric."""
+def judge(claim: Claim, samples: Sequence[float], values: Mapping[str, Any]) -> Finding:
+    """The finding from independent samples of the claim's metric, in a run with the parameters `values`."""
     import numpy as np
     from scipy import stats
 
-    values = np.asarray(samples, dtype=float).reshape(-1)
-    mean, n = float(values.mean()), len(values)
-    spread = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.inf
+    x = np.asarray(samples, dtype=float).reshape(-1)
+    if len(x) < 2 or not np.isfinite(x).all():
+        raise LthError(f"claim {claim.id} needs two or more finite samples, not {x.tolist()}")
+    mean, n = float(x.mean()), len(x)
+    spread = stats.t.ppf(0.975, n - 1) * x.std(ddof=1) / math.sqrt(n)
     low, high = mean - spread, mean + spread
     least = -math.inf if claim.accept[0] is None else claim.accept[0]
     most = math.inf if claim.accept[1] is None else claim.accept[1]
@@ -94,7 +99,7 @@ def judge(claim: Claim, samples: Sequence[float], parameters: Mapping[str, Any])
         verdict = "reproduced"
     elif high <= least or low >= most:
         verdict = "not reproduced"
-    at_scale = claim.at_scale(parameters)
+    at_scale = claim.at_scale(values)
     return Finding(id=claim.id, n=n, mean=mean, low=low, high=high, verdict=verdict, at_scale=at_scale)
 
 
@@ -140,8 +145,6 @@ def number(value: float) -> str:
 
 def interval(finding: Finding) -> str:
     """«mean [low, high], n»"""
-    if not math.isfinite(finding.low):
-        return f"{number(finding.mean)}, n = {finding.n}"
     return f"{number(finding.mean)} [{number(finding.low)}, {number(finding.high)}], n = {finding.n}"
 
 
@@ -181,8 +184,8 @@ def scorecard(edition: Path) -> str:
             statement = f"`{claim.id}` {claim.statement}"
             lines += _row(statement, claim.paper, f"{claim.metric}: {claim.test} {claim.unit}", here, verdict)
         lines += ["```", ""]
-        notes = edition / chapter / "notes.md"
-        if notes.exists():
+        notes = PUBLISHED.with_name("notes") / f"{chapter}.md"
+        if edition == PUBLISHED and notes.exists():
             lines += [notes.read_text(), ""]
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ import typer
 from lth.book import CHAPTERS, ROOT
 from lth.errors import LthError, Stopped, UsageError
 
-TIME_IS_UP = 75  # "temporary failure, try again": until lth run …; do :; done
+TIME_IS_UP = 75  # stopped and kept: the same command goes on for as long as it ends with this code
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -153,6 +153,8 @@ def claims(
     """The ledger: every claim with its test, fixed beforehand, and what is known of it."""
     from lth.book.claims import PUBLISHED, findings, interval, ledger, verdict_words
 
+    if edition and not edition.is_dir():
+        raise UsageError(f"no edition at {edition}: `lth run --out {edition}` makes one")
     found = findings((edition or PUBLISHED).absolute())
     if as_json:
         entries = [

@@ -23,11 +23,11 @@ class LTBasin(BaseModel):
     The defaults are the papers' settings [E, Table 3].
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or an image folder of 28×28 images")
+    dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or a folder or archive of images")
     model: Literal["lenet5", "lenet_300_100"] = Field("lenet5", description="architecture")
-    seeds: int = Field(5, ge=2, le=200, description="networks per method; comparing pairs needs two")
+    seeds: int = Field(5, ge=3, le=200, description="networks per method; the jackknife over pairs needs three")
     sparsity: float = Field(0.95, gt=0, lt=1, description="fraction of each layer's weights that is pruned")
     steps: int = Field(11_719, gt=0, description="optimiser steps of every training run")
     batch_size: int = Field(128, gt=0, description="training images per step")
@@ -63,7 +63,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "lt_basin": {
         "smoke": {
             "dataset": "digits",
-            "seeds": 2,
+            "seeds": 3,
             "steps": 60,
             "batch_size": 32,
             "prune_start": 15,

@@ -103,11 +103,15 @@ def execute(
 
 
 def _sweep(chapter: str, out: Path) -> None:
-    """Removes what executions that were killed left unfinished."""
+    """Removes what executions that were killed left unfinished; a result they had set aside comes back."""
     for folder in out.glob(f".{chapter}-*-*"):
         try:
             os.kill(int(folder.name.split("-")[-2]), 0)
+        except PermissionError:  # somebody else's, and alive
+            continue
         except (ProcessLookupError, ValueError):
+            if (folder / "old").exists() and not (out / chapter).exists():
+                (folder / "old").rename(out / chapter)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -206,7 +210,7 @@ def _explain(chapter: str, error: BaseException, notebook: Path) -> LthError:
     if notebook.exists():
         shutil.copyfile(notebook, where)
         copy = f". The notebook with the traceback: {where}"
-    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error)).split("\n")[0]
     if name in ("UsageError", "LthError"):
         return LthError(f"{chapter}: {value}")
     cell = f"cell {error.exec_count} failed: " if getattr(error, "exec_count", None) else ""

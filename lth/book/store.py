@@ -144,10 +144,11 @@ class Store:
             )
         return meta
 
-    def meta(self, population: Population, data: Data, recipe: Recipe, **kind) -> list[dict]:
-        """What is known of each stored replica of such a run (see `train` for `kind`): device, time, torch."""
+    def meta(self, population: Population, data: Data, recipe: Recipe, **kind) -> dict[str, dict]:
+        """What is known of the stored replicas of such a run (see `train` for `kind`), by key."""
         updates, probes, keep = dict(kind.get("updates") or {}), kind.get("probes", ()), kind.get("keep", ())
-        return [self.verify(k) for k in run_keys(population, data.fingerprint, recipe, updates, probes, keep)]
+        keys = run_keys(population, data.fingerprint, recipe, updates, probes, keep)
+        return {key: self.verify(key) for key in keys}
 
 
 def write_text(path: Path, text: str) -> None:
