@@ -75,6 +75,8 @@ def test_a_newer_result_replaces_the_folder_whole(run):
     run(WRITE, "(pathlib.Path(os.environ['LTH_OUT']) / 'old.txt').write_text('')")
     folder = run(WRITE)
     assert sorted(path.name for path in folder.iterdir()) == ["tiny.ipynb", "x.txt"]
+    noted = json.loads((folder / "tiny.ipynb").read_text())["metadata"]["papermill"]
+    assert noted["input_path"] == noted["output_path"] == "tiny.ipynb"  # no folders of this machine
 
 
 def test_progress_tells_the_section_and_the_cell(run):

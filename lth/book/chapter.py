@@ -46,6 +46,7 @@ class Chapter:
         control.obey_stop()
         figures.house_style()
         self.started = time.time()
+        self.commit, self.dirty = _commit()  # of the code as it is now, when it is loaded
         self.name = name
         self.preset = os.environ.get("LTH_PRESET", "by hand")
         self.out = Path(os.environ.get("LTH_OUT", ROOT / "build" / "by_hand" / name))
@@ -100,12 +101,11 @@ class Chapter:
 
     def provenance(self) -> pd.DataFrame:
         """Where these results come from, as a table; kept as provenance.json. Call it last."""
-        commit, dirty = _commit()
         trained = pd.DataFrame(self.runs.values())
         stamp = {
             "chapter": self.name,
             "preset": self.preset,
-            "commit": commit + (" (with uncommitted changes)" if dirty else ""),
+            "commit": self.commit + (" (with uncommitted changes)" if self.dirty else ""),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": device_name(self.device),
             "trained on": ", ".join(sorted(set(trained["device"]))),

@@ -19,7 +19,7 @@ from typing import Any
 
 from lth.book import CHAPTERS, ROOT
 from lth.book.presets import PRESETS, parameters, unknown
-from lth.book.store import default_root
+from lth.book.store import default_root, write_text
 from lth.errors import LthError, Stopped, UsageError
 
 KERNEL = "lth-runner"
@@ -97,6 +97,7 @@ def execute(
             raise Stopped(f"{chapter}: stopped{_left(channel)}. The same command goes on from there")
         if failure:
             raise _explain(chapter, failure[0], partial / source.name) from failure[0]
+        _forget_paths(partial / source.name)
         target = out / chapter
         _swap(partial, target)
     return target
@@ -215,6 +216,14 @@ def _explain(chapter: str, error: BaseException, notebook: Path) -> LthError:
         return LthError(f"{chapter}: {value}")
     cell = f"cell {error.exec_count} failed: " if getattr(error, "exec_count", None) else ""
     return LthError(f"{chapter}: {cell}{name}: {value}{copy}")
+
+
+def _forget_paths(notebook: Path) -> None:
+    """Takes this machine's folders out of what papermill noted in the notebook."""
+    content = json.loads(notebook.read_text())
+    noted = content["metadata"]["papermill"]
+    noted |= {name: Path(noted[name]).name for name in ("input_path", "output_path")}
+    write_text(notebook, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _swap(new: Path, target: Path) -> None:
