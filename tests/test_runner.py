@@ -18,7 +18,7 @@ from lth.book import CHAPTERS, ROOT, runner
 from lth.errors import LthError, Stopped
 
 LTH = Path(sys.executable).with_name("lth")
-SMALL = ["-p", "steps=300", "-p", "prune_start=50", "-p", "prune_end=150", "-p", "batch_size=32", "-p", "points=8"]
+SMALL = ["-p", "steps=600", "-p", "prune_start=100", "-p", "prune_end=300", "-p", "batch_size=32", "-p", "points=8"]
 
 
 def notebook(path: Path, *cells: str) -> Path:
@@ -137,7 +137,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     older = disturbed / "lt_basin" / "older.txt"
     older.parent.mkdir(parents=True)
     older.write_text("an older result")
-    limited = cli("--time-limit", "10s", store=store, out=disturbed)
+    limited = cli("--time-limit", "4s", store=store, out=disturbed)
     assert limited.wait() == 75, limited.stderr.read()
     assert "The same command goes on from there" in limited.stderr.read()
 
@@ -165,7 +165,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     claims = [json.loads((out / "lt_basin" / "claims.json").read_text()) for out in (whole, disturbed)]
     assert claims[0] == claims[1]
     stamp = json.loads((whole / "lt_basin" / "provenance.json").read_text())
-    assert stamp["parameters"]["steps"] == 300 and stamp["preset"] == "smoke"
+    assert stamp["parameters"]["steps"] == 600 and stamp["preset"] == "smoke"
     assert stamp["networks trained"] == 17  # 3 pruned, 12 under one mask, 3 tickets of which one is known
 
 
