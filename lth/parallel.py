@@ -1,7 +1,8 @@
 """Use the cores of a CPU: one replica per core, each on a single thread.
 
 Small networks gain little from two cores working on one batch, and almost twice from two cores working on
-two replicas. A replica that runs on one thread also gives the same bits on any number of cores.
+two replicas. A replica that runs on one thread also gives the same bits on any number of cores, and whichever
+others are trained beside it; the price is that a single replica leaves the other cores idle.
 """
 
 from __future__ import annotations

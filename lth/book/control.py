@@ -49,7 +49,9 @@ class Reporter:
     def __call__(self, progress: Progress) -> None:
         if self.control is None:
             self.bar = self.bar or tqdm(total=progress.steps, unit="step", file=sys.stdout)
-            self.bar.set_description(f"{progress.replicas} replicas, accuracy {progress.accuracy:.3f}")
+            known = progress.accuracy == progress.accuracy  # not a number before the first hundred steps
+            accuracy = f", accuracy {progress.accuracy:.3f}" if known else ""
+            self.bar.set_description(f"{progress.replicas} replicas{accuracy}")
             self.bar.update(int(progress.step) - self.bar.n)
         elif time.monotonic() - self.told > 0.5:
             self.told = time.monotonic()
