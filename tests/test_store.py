@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from lth import engine, train
+from lth.book import files
 from lth.book import store as store_module
 from lth.book.store import Store
 from lth.data import Data
@@ -345,7 +346,7 @@ def test_a_store_that_cannot_be_written_is_said_before_training(tmp_path, lenets
 
 def test_the_store_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("LTH_STORE", str(tmp_path))
-    assert store_module.default_root() == tmp_path
+    assert files.default_root() == tmp_path
     monkeypatch.delenv("LTH_STORE")
-    assert store_module.default_root().parts[-2:] == (".lth", "store")
-    assert os.fspath(store_module.default_root()).startswith(os.fspath(store_module.ROOT))
+    assert files.default_root().parts[-2:] == (".lth", "store")
+    assert os.fspath(files.default_root()).startswith(os.fspath(files.ROOT))

@@ -19,8 +19,9 @@ from pydantic import BaseModel
 
 from lth import data as datasets
 from lth.book import ROOT, claims, control, figures
+from lth.book.files import default_root, write_text
 from lth.book.presets import CHAPTER_PARAMETERS, parameters
-from lth.book.store import Store, default_root, device_name, write_text
+from lth.book.store import Store, device_name
 from lth.errors import UsageError
 from lth.population import Population
 from lth.recipe import Recipe

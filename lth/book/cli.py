@@ -175,7 +175,8 @@ def claims(
 @store_cli.command("ls")
 def store_ls() -> None:
     """Every stored run: key, when, model, data, method and seed, size; and what is unfinished."""
-    from lth.book.store import Store, default_root
+    from lth.book.files import default_root
+    from lth.book.store import Store
 
     store = Store(default_root())
     total = 0
@@ -202,7 +203,7 @@ def store_rm(
     """Remove runs; what is needed again is trained again."""
     import shutil
 
-    from lth.book.store import default_root
+    from lth.book.files import default_root
 
     root = default_root()
     present = {path.name: path for path in (root / "runs").glob("[0-9a-f]" * 16)}

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lth.book import CHAPTERS, ROOT
+from lth.book.files import default_root, write_text
 from lth.book.presets import PRESETS, parameters, unknown
-from lth.book.store import default_root, write_text
 from lth.errors import LthError, Stopped, UsageError
 
 KERNEL = "lth-runner"
@@ -47,12 +47,15 @@ def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], devi
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise UsageError(f"cannot write to --out {out}: {error.strerror}. Name another folder") from error
-    from lth import data
-    from lth.book.chapter import choose_device
+    if device == "cuda":
+        from lth.book.chapter import choose_device
 
-    choose_device(device)
+        choose_device(device)
     for values in plan.values():
-        data.available(values["dataset"])
+        if values["dataset"] != "digits":  # which are always there; looking for others imports torch, for seconds
+            from lth import data
+
+            data.available(values["dataset"])
     return plan
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,18 +22,13 @@ from uuid import uuid4
 import pandas as pd
 import torch
 
-from lth.book import ROOT
+from lth.book.files import write_text
 from lth.data import Data
 from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.population import Population, concat
 from lth.recipe import Recipe
 from lth.train import MaskUpdate, Probe, Progress, Run, check, train
-
-
-def default_root() -> Path:
-    """`LTH_STORE` where it is set, else `.lth/store` in the checkout."""
-    return Path(os.environ.get("LTH_STORE", ROOT / ".lth" / "store"))
 
 
 @dataclass(frozen=True)
@@ -149,16 +143,6 @@ class Store:
         updates, probes, keep = dict(kind.get("updates") or {}), kind.get("probes", ()), kind.get("keep", ())
         keys = run_keys(population, data.fingerprint, recipe, updates, probes, keep)
         return {key: self.verify(key) for key in keys}
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, synced, then renamed into place: whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def file_hash(path: Path) -> str:
