@@ -110,6 +110,9 @@ def test_site_has_pages():
 @pytest.mark.parametrize("path", PAGES)
 def test_page(open_page, path: str, size: str, theme: str):
     page, seen = open_page(path, size, theme)
+    if path == "index.html":  # sends the reader on to the first page
+        page.wait_for_url("**/book/intro.html")
+        page.wait_for_load_state()
     if page.locator(".math").count():
         page.wait_for_function("document.querySelectorAll('.math:not(:has(mjx-container))').length === 0")
         page.evaluate("MathJax.startup.promise")
