@@ -163,7 +163,8 @@ def scorecard(edition: Path) -> str:
     lines = [
         "# Scorecard",
         "",
-        "Every claim of the papers that this book puts to the test, with the test as it was fixed before the run "
+        "Every claim of the papers that this book puts to the test, with its test, fixed before the run "
+        "where no note says otherwise, "
         "and what came out. {doc}`How to read the verdicts <reading>`.",
         "",
         f"**{len(words)} claims: {counts}.**",

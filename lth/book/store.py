@@ -90,9 +90,7 @@ class Store:
             "replica": json.loads(run.final.frame.iloc[[r]].to_json(orient="records"))[0],
             "device": device_name(run.final.device),
             "torch": torch.__version__,
-            "seconds": round(
-                run.seconds / len(run.final), 3
-            ),  # of wall time, shared out evenly over the replicas trained together
+            "seconds": round(run.seconds / len(run.final), 3),  # of wall time, shared evenly by those trained together
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {file.name: file_hash(file) for file in sorted(partial.iterdir())},
         }
