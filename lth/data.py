@@ -39,7 +39,11 @@ class Split:
     def pixels(self, index: Tensor) -> Tensor:
         """Images `index` (int64, any shape) as float32 in [0, 1], of shape index.shape + (C, H, W)."""
         rows = self.images.index_select(0, index.reshape(-1))  # gathered as bytes: a quarter of the traffic
-        return rows.float().div_(255).view(*index.shape, *self.images.shape[1:])
+        return self.scaled(rows).view(*index.shape, *self.images.shape[1:])
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """Bytes of images as a network sees them: float32 in [0, 1]."""
+        return images.float().div_(255)
 
     def to(self, device: str | torch.device) -> Split:
         return Split(self.images.to(device), self.labels.to(device))

@@ -1,31 +1,25 @@
-"""The training loop: groups of replicas, each advanced from event to event.
-
-A group holds a working copy of its replicas, their optimiser's state and their history. On a GPU all replicas
-are one group and their gradients come from one vectorised backward pass; on a CPU, where a stacked pass is
-slower than a loop, each replica is a group of its own and its gradient comes from a plain module whose
-parameters are views of the stacked tensors. All else is the same code.
-"""
+"""A group of replicas that are trained together, from event to event: mask updates, kept copies, the history."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
-from torch.nn import functional as F
 
-from lth import optim, seeds
+from lth import optim
+from lth.batches import Batches
 from lth.data import Data
-from lth.errors import LthError, UsageError
-from lth.population import Population, Tensors, load_tensors, save_tensors
-from lth.recipe import PER_REPLICA, Recipe
+from lth.errors import LthError
+from lth.losses import Penalty
+from lth.population import Population, Tensors
+from lth.recipe import Recipe
+from lth.step import BLOCK, Step
 
 if TYPE_CHECKING:
     from lth.train import MaskUpdate, Probe
@@ -34,131 +28,186 @@ LOG_EVERY = 100  # steps between two rows of the history
 STRETCH = 1.0  # seconds a group trains at most before others get their turn
 
 
-def batch_order(seed: int, examples: int, batch: int, start: int, stop: int) -> Tensor:
-    """Which examples the steps start … stop−1 see: (stop−start, batch) int64.
+@dataclass(frozen=True)
+class Plan:
+    """What is done to every group of a run: the arguments of `lth.train.train`."""
 
-    One endless stream: a new permutation of all examples each epoch, cut into full batches, so that a batch
-    may hold the end of one epoch and the beginning of the next.
+    data: Data
+    recipe: Recipe
+    updates: Mapping[str, MaskUpdate] = field(default_factory=dict)
+    probes: Sequence[Probe] = ()
+    keep: Sequence[int] = ()
+    teacher: Population | None = None
+    penalty: Penalty | None = None
+
+
+@dataclass
+class Standing:
+    """Where r replicas are in their training; everything that a checkpoint holds of them.
+
+    step, logged: steps done, and steps done at the last row of the history. history: one entry per row, each value a
+    list of r numbers but `step`. tensors: see `Step.tensors`. kept: step → the replicas as they were then.
     """
-    first, last = start * batch, stop * batch
-    epochs = range(first // examples, -(-last // examples))
-    stream = np.concatenate([seeds.numpy_stream(seed, seeds.ORDER, e).permutation(examples) for e in epochs])
-    offset = epochs[0] * examples
-    return torch.from_numpy(stream[first - offset : last - offset]).view(stop - start, batch)
+
+    step: int = 0
+    logged: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    tensors: Tensors = field(default_factory=dict)
+    kept: dict[int, Population] = field(default_factory=dict)
+
+    def __getitem__(self, rows: slice) -> Standing:
+        """That of some of the replicas."""
+        some = lambda value: value[rows] if isinstance(value, list) else value  # noqa: E731
+        history = [{name: some(value) for name, value in entry.items()} for entry in self.history]
+        tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return Standing(self.step, self.logged, history, tensors, {s: kept[rows] for s, kept in self.kept.items()})
 
 
 class Group:
-    """Replicas that are trained together: a working copy of them, their optimiser's state, their history."""
+    """Replicas that are trained together: a working copy of them, their optimiser's state, their history.
 
-    def __init__(
-        self,
-        population: Population,
-        data: Data,
-        recipe: Recipe,
-        updates: Mapping[str, MaskUpdate],
-        probes: Sequence[Probe],
-        keep: Sequence[int],
-    ) -> None:
-        self.data, self.recipe, self.updates, self.probes, self.keep = (
-            data,
-            recipe,
-            updates,
-            probes,
-            set(keep),
-        )
+    rows: their places in the population. On a GPU all replicas are one group, if its memory holds them; on a CPU,
+    where stacked replicas are slower than a loop, each is a group of its own.
+    """
+
+    def __init__(self, population: Population, rows: slice, plan: Plan, standing: Standing | None = None) -> None:
+        """`standing`: to go on from there; otherwise training begins."""
+        self.population, self.rows, self.plan = population, rows, plan
+        mine = population[rows]
         self.work = replace(
-            population,
-            params={n: _channels_last(p) for n, p in population.params.items()},
-            masks={n: _channels_last(m) for n, m in population.masks.items()},
-            buffers={n: b.clone() for n, b in population.buffers.items()},
+            mine,
+            params={n: _channels_last(p) for n, p in mine.params.items()},
+            masks={n: _channels_last(m) for n, m in mine.masks.items()},
+            buffers={n: b.clone() for n, b in mine.buffers.items()},
         )
-        self.states = {n: optim.new_state(recipe, p) for n, p in self.work.params.items()}
-        self.sums = torch.zeros(2, len(population), dtype=torch.float64, device=population.device)
-        self.step, self.logged = 0, 0  # steps done, and steps done at the last row of the history
+        teacher, penalty = plan.teacher, plan.penalty
+        if teacher is not None:
+            teacher = teacher.repeat(len(self.work)) if len(teacher) == 1 else teacher[rows]
+        penalty = penalty and penalty[rows]
+        self.taking = Step(self.work, plan.data, plan.recipe, teacher, penalty, masks_change=bool(plan.updates))
+        seeds, examples = self.work.seeds, len(plan.data.train)
+        self.batches = Batches(seeds, examples, plan.recipe.batch_size, plan.recipe.augment)
+        self.step = self.logged = self.loaded = 0  # steps done, at the last row of the history, with examples in line
         self.history: list[dict[str, Any]] = []
         self.kept: dict[int, Population] = {}
+        self.upcoming: tuple[int, Any] | None = None  # a step and the examples from there on
         self.midway = False  # whether it stands inside a step, where nothing of it may be saved
-        self.gradients = _replica_gradients(self.work) if len(population) == 1 else _stacked_gradients(self.work)
-        self.rates = {n: self._column(n) for n in PER_REPLICA}
-        self.note_masks()
-        self._events()
+        self.recorded = self.work.device.type == "cpu"  # whether the step is ready to be taken
+        self.too_big = False  # for the device's memory
+        if standing is None:
+            self._events()
+        else:
+            self.step = self.loaded = standing.step
+            self.logged, self.history, self.kept = standing.logged, standing.history, standing.kept
+            for name, tensor in self.taking.tensors().items():
+                tensor.copy_(standing.tensors[name])
+            self.taking.note_masks()
 
-    def _column(self, name: str) -> Tensor:
-        """A per-replica field of the recipe, from the frame where it has that column: (r,)."""
-        values = self.work.frame.get(name, [getattr(self.recipe, name)] * len(self.work))
-        like = next(iter(self.work.params.values()))
-        return torch.tensor(np.asarray(values, float), dtype=like.dtype, device=like.device)
+    def standing(self) -> Standing:
+        """Where it is; shares its memory."""
+        return Standing(self.step, self.logged, self.history, self.taking.tensors(), self.kept)
 
-    def note_masks(self) -> None:
-        """Which parameters have something to mask; as numbers, which are multiplied faster than truth values."""
-        masks = self.work.masks.items()
-        self.masked = {n: m.to(self.work.params[n].dtype) for n, m in masks if not bool(m.all())}
+    def halves(self) -> list[Group]:
+        """The same replicas as two groups that go on from where this one is."""
+        start, stop, standing = self.rows.start, self.rows.stop, self.standing()
+        middle = (start + stop) // 2
+        cuts = slice(start, middle), slice(middle, stop)
+        return [Group(self.population, c, self.plan, standing[c.start - start : c.stop - start]) for c in cuts]
+
+    def get_ready(self) -> None:
+        """Compiles and records the step, before the first one; `too_big` says that there was not enough memory.
+
+        Always in the same thread: the compiler does not survive being called from several.
+        """
+        if self.recorded:
+            return
+        try:
+            self.taking.record()
+            self.recorded = True
+        except torch.OutOfMemoryError:
+            if len(self.work) == 1:
+                raise
+            self.too_big = True
 
     def advance(self) -> None:
         """Train until the next event, or for about `STRETCH` seconds."""
         self.midway = True
-        stop = next(t for t in range(self.step + 1, self.recipe.steps + 1) if self._event_at(t))
-        orders = [
-            batch_order(seed, len(self.data.train), self.recipe.batch_size, self.step, stop) for seed in self.work.seeds
-        ]
-        index = torch.stack(orders, dim=1).to(self.work.device)  # (steps, r, batch)
-        shaped = {d: {n: v.view(-1, *[1] * d) for n, v in self.rates.items()} for d in range(1, 5)}
-        decays = bool((self.rates["weight_decay"] != 0).any())
+        stop = self._next_event()
+        if self.step >= self.loaded:
+            self.taking.load(self.step, *self._examples(self.step, stop))
+            self.loaded = stop
         started = time.monotonic()
-        dtype = self.rates["lr"].dtype
-        for batch in index:
-            images, labels = self.data.train.pixels(batch).to(dtype), self.data.train.labels[batch]
-            grads, loss, accuracy = self.gradients(images, labels)
-            for name, param in self.work.params.items():
-                rates, scale = shaped[param.ndim - 1], self.recipe.decay_scale(param.ndim - 1)
-                decay = rates["weight_decay"] * scale if decays and scale else None
-                mask = self.masked.get(name)
-                optim.step_(self.recipe, self.step, param, grads[name], mask, self.states[name], rates["lr"], decay)
-            self.sums += torch.stack([loss, accuracy])
+        while self.step < self.loaded:
+            self.taking.take()
             self.step += 1
             if time.monotonic() - started > STRETCH:
                 break
-        if self._event_at(self.step):
+        if self.step == stop:
+            if stop < self.plan.recipe.steps:  # drawn while a GPU still works on the steps before
+                self.upcoming = stop, self._examples(stop, self._next_event())
             self._events()
+            if stop == self.plan.recipe.steps:
+                self.release()
         self.midway = False
 
-    def _event_at(self, step: int) -> bool:
-        """Whether something other than training happens after `step` steps."""
-        return (
-            step == self.recipe.steps
+    def _examples(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        if self.upcoming and self.upcoming[0] == start:
+            return self.upcoming[1]
+        order, moves = self.batches.between(start, stop)
+        if self.work.device.type == "cuda":
+            order, moves = order.pin_memory(), None if moves is None else moves.pin_memory()
+        return order, moves
+
+    def _next_event(self) -> int:
+        """The step after which something other than training happens next."""
+        plan, last = self.plan, self.plan.recipe.steps
+        return next(
+            step
+            for step in range(self.step + 1, last + 1)
+            if step in (last, self.step + BLOCK)
             or step % LOG_EVERY == 0
-            or step in self.keep
-            or any(step % probe.every == 0 for probe in self.probes)
-            or any(rule.due(step) for rule in self.updates.values())
+            or step in plan.keep
+            or any(step % probe.every == 0 for probe in plan.probes)
+            or any(rule.due(step) for rule in plan.updates.values())
         )
 
     def _events(self) -> None:
         """What happens after `self.step` steps: mask updates, then keeping, then recording."""
-        for method, rule in self.updates.items():
-            if rule.due(self.step) and (rows := np.flatnonzero(self.work.frame["method"] == method)).size:
-                for name, mask in rule.masks(self.work[rows], self.step).items():
-                    self.work.masks[name][rows] = mask
-                    optim.erase_(self.work.params[name], self.work.masks[name], self.states[name])
-                self.note_masks()
-        if self.step in self.keep:
-            self.kept[self.step] = self.result()
-        last = self.step == self.recipe.steps
+        plan, last = self.plan, self.step == self.plan.recipe.steps
+        due = {method: rule for method, rule in plan.updates.items() if rule.due(self.step)}
+        due = {method: rule for method, rule in due.items() if (self.work.frame["method"] == method).any()}
+        around = [probe for probe in plan.probes if due and probe.around_updates]
         measured: dict[str, Any] = {}
-        for probe in self.probes:
-            if last or self.step % probe.every == 0:
-                measured |= probe.measure(self.work)
+        for probe in around:
+            measured |= {f"{name}_before": v for name, v in probe.measure(self.work, plan.data).items()}
+        for method, rule in due.items():
+            self._update_masks(np.flatnonzero(self.work.frame["method"] == method), rule)
+        if self.step in plan.keep:
+            self.kept[self.step] = self.result()
+        for probe in plan.probes:
+            if last or self.step % probe.every == 0 or probe in around:
+                measured |= probe.measure(self.work, plan.data)
         if measured or (self.step and self.step % LOG_EVERY == 0) or last:
             count = self.step - self.logged
-            mean = (self.sums / count if count else self.sums * float("nan")).tolist()
-            values = {
-                "loss": mean[0],
-                "accuracy": mean[1],
-                **{k: _numbers(v) for k, v in measured.items()},
-            }
-            for r in range(len(self.work)):
-                self.history.append({"replica": r, "step": self.step, **{k: v[r] for k, v in values.items()}})
-            self.sums.zero_()
+            mean = self.taking.sums / count if count else self.taking.sums * float("nan")
+            loss, accuracy = mean.T.tolist()
+            entry = {"step": self.step, "loss": loss, "accuracy": accuracy}
+            self.history.append(entry | {name: _numbers(value) for name, value in measured.items()})
+            self.taking.sums.zero_()
             self.logged = self.step
+
+    def _update_masks(self, rows: np.ndarray, rule: MaskUpdate) -> None:
+        """Gives the replicas `rows` the rule's new masks; weights and optimiser state outside them become zero."""
+        for name, mask in rule.masks(self.work[rows], self.step, self.plan.data).items():
+            old = self.work.masks[name]
+            if mask.shape != (len(rows), *old.shape[1:]):
+                raise LthError(
+                    f"{type(rule).__name__} gave a mask of shape {tuple(mask.shape)} for {name} of {len(rows)} "
+                    f"replicas, expected {(len(rows), *old.shape[1:])}"
+                )
+            old[torch.as_tensor(rows, device=old.device)] = mask
+            optim.erase_(self.work.params[name], old, self.taking.states[name])
+        self.taking.note_masks()
 
     def result(self) -> Population:
         """A contiguous copy of the replicas as they are now."""
@@ -168,16 +217,14 @@ class Group:
 
     def table(self) -> pd.DataFrame:
         """The history, replica by replica, with the replicas' own columns in front."""
-        history = pd.DataFrame(self.history).sort_values("replica", kind="stable", ignore_index=True)
-        rows = self.work.frame.iloc[history.pop("replica")].reset_index(drop=True)
-        return rows.assign(**history)
+        cell = lambda value, r: value[r] if isinstance(value, list) else value  # noqa: E731
+        rows = [{n: cell(v, r) for n, v in entry.items()} for r in range(len(self.work)) for entry in self.history]
+        owners = np.repeat(np.arange(len(self.work)), len(self.history))
+        return self.work.frame.iloc[owners].reset_index(drop=True).assign(**pd.DataFrame(rows))
 
-    def tensors(self) -> Tensors:
-        """All that changes in training, by name; writing into these tensors restores it."""
-        work = {"params": self.work.params, "masks": self.work.masks, "buffers": self.work.buffers}
-        named = {f"{kind}.{n}": t for kind, ts in work.items() for n, t in ts.items()}
-        named |= {f"state.{i}.{n}": t for n, ts in self.states.items() for i, t in enumerate(ts)}
-        return named | {"sums": self.sums}
+    def release(self) -> None:
+        """Gives back the memory that the step took, once training is over."""
+        self.taking.take = self.taking.network = self.taking.teacher = None
 
 
 def _numbers(measured: Any) -> list[float]:
@@ -190,77 +237,3 @@ def _channels_last(stack: Tensor) -> Tensor:
     if stack.ndim != 5:
         return stack.detach().clone()
     return stack.detach().permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
-
-
-Gradients = Callable[[Tensor, Tensor], tuple[Tensors, Tensor, Tensor]]
-
-
-def _replica_gradients(work: Population) -> Gradients:
-    """(1, B, C, H, W), (1, B) → gradients (1, *shape) by name, loss (1,), accuracy (1,): one plain module."""
-    module = work.module(0).train()
-    names, params = zip(*module.named_parameters(), strict=True)
-
-    def gradients(images: Tensor, labels: Tensor) -> tuple[Tensors, Tensor, Tensor]:
-        logits = module(images[0])
-        loss = F.cross_entropy(logits, labels[0])
-        grads = torch.autograd.grad(loss, params)
-        hits = (logits.detach().argmax(1) == labels[0]).float().mean()
-        return {n: g[None] for n, g in zip(names, grads, strict=True)}, loss.detach()[None], hits[None]
-
-    return gradients
-
-
-def _stacked_gradients(work: Population) -> Gradients:
-    """(r, B, C, H, W), (r, B) → gradients (r, *shape) by name, loss (r,), accuracy (r,): one vectorised pass."""
-    module = work.model.build().train()
-
-    def loss(params: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = functional_call(module, (params, buffers), (images,))
-        hits = (logits.detach().argmax(1) == labels).to(logits.dtype).mean()
-        return F.cross_entropy(logits, labels), hits
-
-    stacked = vmap(grad_and_value(loss, has_aux=True))
-
-    def gradients(images: Tensor, labels: Tensor) -> tuple[Tensors, Tensor, Tensor]:
-        grads, (losses, hits) = stacked(work.params, work.buffers, images, labels)
-        return grads, losses.detach(), hits
-
-    return gradients
-
-
-def save(groups: Sequence[Group], path: Path, name: str, seconds: float) -> None:
-    """Writes where every group stands, after `seconds` of training, to one file, whole or not at all."""
-    tensors, header = {}, []
-    for g, group in enumerate(groups):
-        tensors |= {f"{g}.{n}": t.contiguous().cpu() for n, t in group.tensors().items()}
-        for step, kept in group.kept.items():
-            for kind, parts in (("params", kept.params), ("masks", kept.masks), ("buffers", kept.buffers)):
-                tensors |= {f"{g}.kept.{step}.{kind}.{n}": t.cpu() for n, t in parts.items()}
-        header.append({"step": group.step, "logged": group.logged, "history": group.history})
-    save_tensors(path, tensors, {"name": name, "seconds": seconds, "groups": header})
-
-
-def restore(groups: Sequence[Group], path: Path, name: str) -> float:
-    """Puts every group back where `save` found it and returns the seconds trained until then.
-
-    Raises LthError where the file is damaged, UsageError where it belongs to another run.
-    """
-    try:
-        tensors, header = load_tensors(path)
-        found, told_groups, seconds = header["name"], header["groups"], float(header["seconds"])
-    except (LthError, KeyError, TypeError) as error:
-        raise LthError(f"{path} is no whole checkpoint: remove it, and training begins anew ({error})") from error
-    if found != name or len(told_groups) != len(groups):
-        raise UsageError(f"{path} is the checkpoint of another run or device: remove it or name another file")
-    for g, (group, told) in enumerate(zip(groups, told_groups, strict=True)):
-        group.step, group.logged, group.history = told["step"], told["logged"], told["history"]
-        for n, tensor in group.tensors().items():
-            tensor.copy_(tensors[f"{g}.{n}"])
-        group.note_masks()
-        for step in sorted(step for step in group.keep if step <= group.step):
-            parts: dict[str, Tensors] = {"params": {}, "masks": {}, "buffers": {}}
-            for kind, part in parts.items():
-                prefix = f"{g}.kept.{step}.{kind}."
-                part |= {n[len(prefix) :]: t.to(group.work.device) for n, t in tensors.items() if n.startswith(prefix)}
-            group.kept[step] = replace(group.work, **parts)
-    return seconds

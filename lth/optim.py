@@ -11,9 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lth.recipe import Recipe
-
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, the same in PyTorch, TensorFlow and [M]
+from lth.recipe import BETA1, BETA2, EPSILON, Recipe
 
 
 def new_state(recipe: Recipe, param: Tensor) -> list[Tensor]:
@@ -24,7 +22,7 @@ def new_state(recipe: Recipe, param: Tensor) -> list[Tensor]:
 @torch.no_grad()
 def step_(
     recipe: Recipe,
-    step: int,
+    factors: Tensor,
     param: Tensor,
     grad: Tensor,
     mask: Tensor | None,
@@ -32,16 +30,16 @@ def step_(
     lr: Tensor,
     decay: Tensor | None,
 ) -> None:
-    """Step number `step` (0 … steps−1) on one parameter, in place, as `torch.optim.SGD` or `Adam` would do it.
+    """One step on one parameter, in place, as `torch.optim.SGD` or `Adam` would do it.
 
-    param, grad, mask and each of state: (r, *shape). lr, decay: (r, 1, …), each replica's peak learning rate
-    and the factor of w in its gradient; None: no decay.
+    factors: (3,), the row of `Recipe.factors` for this step. param, grad, mask and each of state: (r, *shape).
+    lr, decay: (r, 1, …), each replica's peak learning rate and the factor of w in its gradient; None: no decay.
     """
     if decay is not None:
         grad = grad.addcmul(decay, param)
     if mask is not None:
         grad = grad * mask
-    rate = lr * recipe.lr_factor(step)
+    rate = lr * factors[0]
     if recipe.optimizer == "sgd":
         (velocity,) = state
         velocity.mul_(recipe.momentum).add_(grad)
@@ -50,8 +48,8 @@ def step_(
         mean, square = state
         mean.lerp_(grad, 1 - BETA1)
         square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-        scale = (square / (1 - BETA2 ** (step + 1))).sqrt_().add_(EPSILON)
-        param.addcdiv_(mean * (rate / (1 - BETA1 ** (step + 1))), scale, value=-1)
+        scale = (square / factors[2]).sqrt_().add_(EPSILON)
+        param.addcdiv_(mean * (rate / factors[1]), scale, value=-1)
 
 
 @torch.no_grad()

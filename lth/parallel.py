@@ -24,19 +24,17 @@ def cores() -> int:
 
 
 @contextmanager
-def replica_pool(tasks: int) -> Iterator[Callable[[Callable[[Item], Result], Iterable[Item]], list[Result]]]:
-    """Yields `map(function, items) -> list` that runs items side by side, each on one core.
-
-    Where there is one core, or one task only, it runs them one after another on all cores.
-    """
-    if tasks < 2 or cores() < 2:
-        yield lambda function, items: [function(item) for item in items]
-        return
-    with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+def workers(
+    count: int, threads: int = 1
+) -> Iterator[Callable[[Callable[[Item], Result], Iterable[Item]], list[Result]]]:
+    """Yields `map(function, items) -> list` that runs up to `count` items side by side, each on `threads` cores."""
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         yield lambda function, items: list(pool.map(function, items))
 
 
 def map_replicas(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """`[function(item) for item in items]`, with the items spread over the cores."""
-    with replica_pool(len(items)) as spread:
+    if len(items) < 2 or cores() < 2:
+        return [function(item) for item in items]
+    with workers(cores()) as spread:
         return spread(function, items)

@@ -20,13 +20,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from lth.data import Split
 from lth.errors import LthError, UsageError
 from lth.models import Model
 from lth.parallel import map_replicas
+from lth.stacked import stack
 
 Tensors = dict[str, Tensor]
 
@@ -52,14 +52,12 @@ class Population:
     def __post_init__(self) -> None:
         if not len(self.frame):
             raise UsageError("a population needs at least one replica")
-        module = self.model.build()
-        expected = {n: p.shape for n, p in module.named_parameters()}
-        for kind, shapes in (
-            ("params", expected),
-            ("masks", {n: expected[n] for n in self.model.prunable}),
-            ("buffers", {n: b.shape for n, b in module.named_buffers()}),
-        ):
+        of = self.model.shapes
+        masks = {n: of.params[n] for n in of.prunable}
+        for kind, shapes in (("params", of.params), ("masks", masks), ("buffers", of.buffers)):
             tensors = getattr(self, kind)
+            if kind == "masks" and (odd := [n for n, t in tensors.items() if t.dtype != torch.bool]):
+                raise UsageError(f"masks: {odd[0]} holds {tensors[odd[0]].dtype}, expected bool")
             if wrong := sorted(tensors.keys() ^ shapes.keys()):
                 raise UsageError(f"{kind} do not fit {self.model.name}: missing or foreign {', '.join(wrong)}")
             for name, shape in shapes.items():
@@ -131,20 +129,15 @@ class Population:
 
     def module(self, replica: int) -> nn.Module:
         """Replica number `replica` as a plain module whose parameters are views of the stacked tensors."""
-        module = self.model.build()
-        for path, tensors in (
-            (nn.Module.register_parameter, self.params),
-            (nn.Module.register_buffer, self.buffers),
-        ):
-            for name, tensor in tensors.items():
-                owner, _, leaf = name.rpartition(".")
-                value = tensor[replica]
-                path(
-                    module.get_submodule(owner),
-                    leaf,
-                    nn.Parameter(value) if tensors is self.params else value,
-                )
-        return module
+        one = lambda tensors: {n: t[replica] for n, t in tensors.items()}  # noqa: E731
+        return _filled(self.model.build(), one(self.params), one(self.buffers))
+
+    def network(self) -> nn.Module:
+        """All replicas as one module, (B, R·C, H, W) → logits (B, R, classes), on the stacked tensors themselves.
+
+        A single replica is a plain module, which is faster: its logits are (B, classes).
+        """
+        return self.module(0) if len(self) == 1 else _filled(stack(self.model.build()), self.params, self.buffers)
 
     @torch.no_grad()
     def logits(self, split: Split, batch: int = 500) -> Tensor:
@@ -158,9 +151,9 @@ class Population:
                 return torch.cat([module(split.pixels(piece).to(dtype)) for piece in pieces])
 
             return torch.stack(map_replicas(torch.no_grad()(forward), range(len(self))))
-        module = self.model.build().eval()
-        stacked = vmap(lambda p, b, x: functional_call(module, (p, b), (x,)), in_dims=(0, 0, None))
-        return torch.cat([stacked(self.params, self.buffers, split.pixels(p).to(dtype)) for p in pieces], dim=1)
+        network, replicas = self.network().eval(), len(self)
+        images = (split.pixels(piece).to(dtype).repeat(1, replicas, 1, 1) for piece in pieces)
+        return torch.cat([network(x).reshape(len(x), replicas, -1).transpose(0, 1) for x in images], dim=1)
 
     def evaluate(self, split: Split, together: int = 16) -> pd.DataFrame:
         """The frame with three more columns: mean cross-entropy `loss` (nats), `error` and `accuracy` (0 … 1).
@@ -184,7 +177,8 @@ class Population:
         """
         groups = {"params": self.params, "masks": self.masks, "buffers": self.buffers}
         tensors = {f"{g}.{n}": t.contiguous().cpu() for g, ts in groups.items() for n, t in ts.items()}
-        save_tensors(path, tensors, {"model": vars(self.model), "frame": self.frame.to_dict("list")})
+        model = {"name": self.model.name, "shape": self.model.shape, "classes": self.model.classes}
+        save_tensors(path, tensors, {"model": model | self.model.options, "frame": self.frame.to_dict("list")})
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Population:
@@ -198,6 +192,17 @@ class Population:
             return cls(Model(**header["model"]), **groups, frame=pd.DataFrame(header["frame"]))
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise LthError(f"{path} holds no population: {error}") from error
+
+
+def _filled(module: nn.Module, params: Tensors, buffers: Tensors) -> nn.Module:
+    """The module with these tensors in the place of its own."""
+    for name, tensor in params.items():
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor))
+    for name, tensor in buffers.items():
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner).register_buffer(leaf, tensor)
+    return module
 
 
 def concat(populations: Sequence[Population]) -> Population:

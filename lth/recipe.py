@@ -7,13 +7,18 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PER_REPLICA = ("lr", "weight_decay")  # fields that a column of the frame may set replica by replica
+# fields that a column of the frame may set replica by replica
+PER_REPLICA = ("lr", "weight_decay", "label_smoothing", "distill")
+
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, the same in PyTorch, TensorFlow and [M]
 
 
 class Recipe(BaseModel):
     """Everything about a training run that all replicas share.
 
-    A column of the population's frame named `lr` or `weight_decay` overrides the field for each replica.
+    A column of the population's frame named `lr`, `weight_decay`, `label_smoothing` or `distill` overrides the field
+    for each replica.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -32,6 +37,15 @@ class Recipe(BaseModel):
         "all",
         description="'all': weight_decay·w is added to every gradient (PyTorch). 'kernels_l2': the penalty "
         "weight_decay·‖w‖² on kernels only, so 2·weight_decay·w there and nothing on biases (TensorFlow, [E])",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="α: labels are y(1 − α) + α/K, in training only")
+    distill: float = Field(0.0, ge=0, le=1, description="κ: the loss is (1 − κ)·cross-entropy + κ·distillation")
+    temperature: float = Field(1.0, gt=0, description="τ of the distillation")
+    augment: bool = Field(False, description="crop at random after padding with 4 black pixels, and flip")
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32",
+        description="of the products in forward and backward pass; weights and optimiser state are always fp32. "
+        "tf32 makes no difference on a CPU",
     )
 
     @model_validator(mode="after")
@@ -58,6 +72,10 @@ class Recipe(BaseModel):
         elif self.schedule == "step":
             factor = self.gamma ** sum(milestone <= step for milestone in self.milestones)
         return factor * min(1.0, (step + 1) / self.warmup) if self.warmup else factor
+
+    def factors(self) -> list[tuple[float, float, float]]:
+        """Of each step t = 1 … steps: the learning rate relative to the peak, and Adam's 1 − β₁ᵗ and 1 − β₂ᵗ."""
+        return [(self.lr_factor(t), 1 - BETA1 ** (t + 1), 1 - BETA2 ** (t + 1)) for t in range(self.steps)]
 
     def decay_scale(self, ndim: int) -> float:
         """What multiplies weight_decay·w in the gradient of a parameter of one replica with `ndim` axes."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-INIT, ORDER, MASK = 0, 1, 2  # purposes: initial weights, data order, random masks
+INIT, ORDER, MASK, AUGMENT = 0, 1, 2, 3  # purposes: initial weights, data order, random masks, crops and flips
+GROW = 4  # and one more: the connections that are grown at random
 
 
 def torch_stream(*name: int) -> torch.Generator:

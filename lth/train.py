@@ -1,13 +1,15 @@
 """Train a population: `run = train(population, data, recipe)`.
 
-Groups advance on their own, those furthest behind first, a short stretch at a time. Between two stretches
-every group stands between two steps: there checkpoints are written, and there a run can be stopped.
+Groups advance on their own, a short stretch at a time: on a CPU those furthest behind first, one on each core, on a
+GPU one after another. Between two stretches every group stands between two steps: there checkpoints are written, and
+there a run can be stopped.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +17,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import torch
 
-from lth import engine
+from lth import checkpoint as checkpoints
 from lth.data import Data
-from lth.engine import Group
+from lth.engine import Group, Plan
 from lth.errors import UsageError
 from lth.identity import run_keys
-from lth.parallel import cores, replica_pool
+from lth.losses import Penalty
+from lth.parallel import cores, workers
 from lth.population import Population, Tensors, concat
 from lth.recipe import PER_REPLICA, Recipe
 
 CHECKPOINT_EVERY = 30.0  # seconds
+CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing checkpoints
 
 
 class MaskUpdate(Protocol):
@@ -34,24 +39,27 @@ class MaskUpdate(Protocol):
     def due(self, step: int) -> bool:
         """Whether the masks change once `step` optimiser steps are done."""
 
-    def masks(self, population: Population, step: int) -> Tensors:
-        """The new masks of these replicas: name → (r, *shape) bool."""
+    def masks(self, population: Population, step: int, data: Data) -> Tensors:
+        """The new masks of these replicas: name → (r, *shape) bool. What a weight was before does not matter to a
+        new one: outside its mask it was zero, and so was its momentum."""
 
 
 @dataclass(frozen=True)
 class Probe:
     """Something to record every `every` steps, before the first and after the last one too.
 
-    measure: population → column name → one number per replica, (r,).
+    measure:        population, data → column name → one number per replica, (r,).
+    around_updates: also right before each mask update, as NAME_before, and right after it.
     """
 
     every: int
-    measure: Callable[[Population], Mapping[str, Any]]
+    measure: Callable[[Population, Data], Mapping[str, Any]]
+    around_updates: bool = False
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run stands. accuracy: on the latest training batches, mean over replicas."""
+    """Where a training run stands. accuracy: on the latest training batches, mean over the replicas that have one."""
 
     replicas: int
     step: float
@@ -68,12 +76,14 @@ class Run:
                training batches since the row before, and what the probes measured.
     snapshots: step → the population after that many steps.
     seconds:   of wall time, for all replicas together, interruptions not counted.
+    failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number; {} is what one hopes for.
     """
 
     final: Population
     history: pd.DataFrame
     snapshots: dict[int, Population]
     seconds: float
+    failed: dict[int, int]
 
     def at(self, step: int) -> Population:
         """The population after `step` steps, which must have been one of `keep`."""
@@ -90,6 +100,8 @@ def train(
     updates: Mapping[str, MaskUpdate] | None = None,
     probes: Sequence[Probe] = (),
     keep: Sequence[int] = (),
+    teacher: Population | None = None,
+    penalty: Penalty | None = None,
     checkpoint: Path | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Run:
@@ -98,58 +110,101 @@ def train(
     updates:    method → rule: replicas whose column `method` is that word have their masks changed by it.
     probes:     what to record on the way.
     keep:       steps after which the networks are kept (`Run.at`), for rewinding; 0 is the start.
+    teacher:    networks to distil from, one for all or one each, where `distill` of the recipe or frame is not 0.
+    penalty:    a term to add to the loss, see `lth.losses.Penalty`.
     checkpoint: file to continue from and to save to, every 30 seconds and on Ctrl-C (KeyboardInterrupt).
                 Removing it is left to the caller. On a CPU a resumed run ends with the same bits as an
                 uninterrupted one.
     watch:      called between stretches.
 
-    Raises UsageError before any work where the arguments do not fit together.
+    A replica whose loss ceases to be a number is trained on, to no avail, and told in `Run.failed`; the others do not
+    notice. Replicas that do not fit into a GPU's memory together are trained one half after the other. Raises
+    UsageError before any work where the arguments do not fit together.
     """
-    updates = dict(updates or {})
-    check(population, data, recipe, updates, keep)
-    size = group_size(population)
-    groups = [
-        Group(population[at : at + size], data, recipe, updates, probes, keep) for at in range(0, len(population), size)
-    ]
-    name = "-".join(run_keys(population, data.fingerprint, recipe, updates, probes, keep)) if checkpoint else ""
-    before = engine.restore(groups, checkpoint, name) if checkpoint and checkpoint.exists() else 0.0
+    plan = Plan(data, recipe, dict(updates or {}), tuple(probes), tuple(sorted(set(keep))), teacher, penalty)
+    check(population, plan)
+    name = "-".join(run_keys(population, plan)) if checkpoint else ""
+    standings, before = [None], 0.0
+    if checkpoint and checkpoint.exists():
+        standings, before = checkpoints.restore(checkpoint, name, population, plan.keep)
+    groups, start = [], 0
+    for standing in standings:
+        stop = start + len(standing.tensors["failed"]) if standing else len(population)
+        size = group_size(population)
+        for at in range(start, stop, size):
+            rows = slice(at, min(at + size, stop))
+            part = standing[rows.start - start : rows.stop - start] if standing else None
+            groups.append(Group(population, rows, plan, part))
+        start = stop
     started = saved = time.monotonic()
+    cost = 0.0
 
     def save() -> None:
         if checkpoint:
-            engine.save(groups, checkpoint, name, before + time.monotonic() - started)
+            checkpoints.save(groups, checkpoint, name, before + time.monotonic() - started)
 
+    on_cpu = population.device.type == "cpu"
     try:
         # on a CPU one thread each, even for one replica: its numbers must not depend on how many others there are
-        with replica_pool(max(2, len(groups)) if population.device.type == "cpu" else 1) as spread:
+        with workers(cores() if on_cpu else 1) as spread:
             while unfinished := [group for group in groups if group.step < recipe.steps]:
-                spread(Group.advance, sorted(unfinished, key=lambda group: group.step)[: cores()])
+                behind = sorted(unfinished, key=lambda group: group.step)
+                chosen = behind[: cores()] if on_cpu else unfinished[:1]
+                for group in chosen:
+                    group.get_ready()
+                if any(group.too_big for group in chosen):
+                    groups = _halved(groups)
+                    continue
+                spread(Group.advance, chosen)
                 watch(_progress(groups, recipe))
-                if time.monotonic() - saved > CHECKPOINT_EVERY:
+                if time.monotonic() - saved > max(CHECKPOINT_EVERY, cost / CHECKPOINT_SHARE):
+                    begun = time.monotonic()
                     save()
                     saved = time.monotonic()
+                    cost = saved - begun
     except KeyboardInterrupt:
         if not any(group.midway for group in groups):  # otherwise the checkpoint before stays
             save()
         raise
-    return Run(
+    failed = torch.cat([group.taking.failed for group in groups]).tolist()
+    run = Run(
         final=concat([group.result() for group in groups]),
         history=pd.concat([group.table() for group in groups], ignore_index=True),
-        snapshots={step: concat([group.kept[step] for group in groups]) for step in sorted(set(keep))},
+        snapshots={step: concat([group.kept[step] for group in groups]) for step in plan.keep},
         seconds=before + time.monotonic() - started,
+        failed={r: step for r, step in enumerate(failed) if step >= 0},
     )
+    if run.failed:
+        r, step = next(iter(run.failed.items()))
+        warnings.warn(
+            f"{len(run.failed)} of {len(population)} replicas failed: the loss of replica {r} (seed "
+            f"{population.seeds[r]}) is not a number from step {step} on. Run.failed lists them; a lower lr may help",
+            stacklevel=2,
+        )
+    return run
 
 
 def group_size(population: Population) -> int:
-    """How many replicas share one stacked step: all on a GPU, one on a CPU."""
+    """How many replicas share one stacked step, to begin with: all on a GPU, one on a CPU."""
     return 1 if population.device.type == "cpu" else len(population)
 
 
-def check(
-    population: Population, data: Data, recipe: Recipe, updates: Mapping[str, MaskUpdate], keep: Sequence[int]
-) -> None:
+def _halved(groups: list[Group]) -> list[Group]:
+    """The groups, with two halves in the place of each that did not fit into the device's memory."""
+    if any(group.too_big and len(group.work) == len(group.population) for group in groups):  # said once
+        warnings.warn(f"{len(groups[0].work)} replicas do not fit into {groups[0].work.device} together", stacklevel=3)
+    halved = []
+    for group in groups:
+        halved += group.halves() if group.too_big else [group]
+        if group.too_big:
+            group.release()
+    torch.cuda.empty_cache()
+    return halved
+
+
+def check(population: Population, plan: Plan) -> None:
     """Raises UsageError where these cannot be trained together."""
-    model = population.model
+    model, data, recipe, updates, frame = population.model, plan.data, plan.recipe, plan.updates, population.frame
     if model.shape != data.shape or model.classes != data.classes:
         raise UsageError(
             f"{model.name} was made for {model.shape} images of {model.classes} classes, "
@@ -157,21 +212,43 @@ def check(
         )
     if population.device != data.train.images.device:
         raise UsageError(f"the population is on {population.device}, {data.name} on {data.train.images.device}")
-    if "seed" not in population.frame:
+    if "seed" not in frame:
         raise UsageError("the frame needs a column `seed`: the replica's seed for its data order")
-    if taken := sorted({"step", "loss", "accuracy"} & set(population.frame)):
+    if taken := sorted({"step", "loss", "accuracy"} & set(frame)):
         raise UsageError(f"column `{taken[0]}` of the frame is one that training writes to its history: rename it")
-    for column in {"seed", *PER_REPLICA} & set(population.frame):
-        if population.frame[column].isna().any():
+    for column in {"seed", *PER_REPLICA} & set(frame):
+        if frame[column].isna().any():
             raise UsageError(f"column `{column}` of the frame is empty for some replicas: fill it in for all of them")
-    if late := [step for step in keep if not 0 <= step <= recipe.steps]:
+    for column in {"batch_size", "steps", "optimizer", "momentum"} & set(frame):
+        if (frame[column] != getattr(recipe, column)).any():
+            raise UsageError(
+                f"column `{column}` of the frame differs from the recipe's {getattr(recipe, column)}: replicas "
+                "trained together share it. Train one population for each"
+            )
+    if late := [step for step in plan.keep if not 0 <= step <= recipe.steps]:
         raise UsageError(f"step {late[0]} cannot be kept: the run has {recipe.steps} steps")
-    if unused := updates.keys() - set(population.frame.get("method", ())):
+    if teacher := plan.teacher:
+        if (teacher.model.shape, teacher.model.classes) != (model.shape, model.classes):
+            raise UsageError(
+                f"the teacher was made for {teacher.model.shape} images of {teacher.model.classes} classes, "
+                f"its students for {model.shape} of {model.classes}"
+            )
+        if len(teacher) not in (1, len(population)) or teacher.device != population.device:
+            raise UsageError(
+                f"{len(teacher)} teachers on {teacher.device} for {len(population)} students on {population.device}: "
+                "give one, or one each, on the same device"
+            )
+    elif recipe.distill or frame.get("distill", pd.Series()).any():
+        raise UsageError("`distill` is not 0, but there is no teacher: train(…, teacher=population)")
+    if plan.penalty and (found := plan.penalty(population.params, population.masks)).shape != (len(population),):
+        raise UsageError(f"the penalty has shape {tuple(found.shape)}, expected a number for each of {len(population)}")
+    if unused := updates.keys() - set(frame.get("method", ())):
         raise UsageError(f"no replica has method {', '.join(sorted(unused))}: a mask update would never happen")
 
 
 def _progress(groups: Sequence[Group], recipe: Recipe) -> Progress:
     replicas = sum(len(group.work) for group in groups)
     step = sum(group.step * len(group.work) for group in groups) / replicas
-    latest = [row["accuracy"] for group in groups for row in group.history[-len(group.work) :]]
-    return Progress(replicas, step, recipe.steps, float(np.mean(latest)) if latest else math.nan)
+    latest = [accuracy for group in groups for accuracy in (group.history[-1]["accuracy"] if group.history else ())]
+    known = [accuracy for accuracy in latest if accuracy == accuracy]
+    return Progress(replicas, step, recipe.steps, float(np.mean(known)) if known else math.nan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -36,7 +38,8 @@ def lenets() -> Population:
 
 def double(population: Population) -> Population:
     """The population in float64."""
-    return population.with_theta(population.theta().double())
+    wide = population.with_theta(population.theta().double())
+    return replace(wide, buffers={n: b.double() for n, b in wide.buffers.items()})
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Glorot's uniform initialisation: its range, its distribution, and one stream per seed."""
+"""Initial weights: their range, their distribution, what is not drawn, and one stream per seed."""
 
 from __future__ import annotations
 
@@ -6,42 +6,140 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import nn
 
-from lth.methods.init import glorot_uniform
+from lth.errors import UsageError
+from lth.methods.init import glorot_normal, glorot_uniform, kaiming_normal, kaiming_uniform
 from lth.models import ARCHITECTURES, Model
 
+INITIALISATIONS = [glorot_uniform, glorot_normal, kaiming_uniform, kaiming_normal]
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_weights_are_uniform_in_the_range_of_glorot(name):
-    population = glorot_uniform(Model(name), seeds=range(4))
-    for layer, stack in population.params.items():
-        if stack.ndim == 2:
-            assert torch.all(stack == 0), layer
-            continue
-        receptive = int(np.prod(stack.shape[3:]))
-        fan_out, fan_in = stack.shape[1] * receptive, stack.shape[2] * receptive
+
+def distribution(init, fan_in: int, fan_out: int):
+    """The distribution a weight should have, from the formulas."""
+    if init is glorot_uniform:
         bound = np.sqrt(6 / (fan_in + fan_out))
+    elif init is kaiming_uniform:
+        bound = np.sqrt(6 / fan_in)
+    else:
+        return stats.norm(0, np.sqrt(2 / (fan_in + fan_out) if init is glorot_normal else 2 / fan_in))
+    return stats.uniform(-bound, 2 * bound)
+
+
+@pytest.mark.parametrize("init", INITIALISATIONS)
+@pytest.mark.parametrize(
+    "model", [Model("lenet5"), Model("lenet_300_100"), Model("resnet20", (3, 32, 32))], ids=lambda m: m.name
+)
+def test_weights_have_the_distribution_of_the_formula(init, model):
+    population = init(model, seeds=range(4))
+    for layer in model.prunable:
+        stack = population.params[layer]
+        receptive = int(np.prod(stack.shape[3:]))
+        expected = distribution(init, stack.shape[2] * receptive, stack.shape[1] * receptive)
         weights = stack.flatten().double().numpy()
-        assert np.abs(weights).max() <= bound * (1 + 1e-6)
-        uniform = stats.uniform(-bound, 2 * bound)
-        assert stats.kstest(weights, uniform.cdf).pvalue > 1e-3, layer
-        theirs = nn.init.xavier_uniform_(torch.empty(stack.shape[1:]), generator=torch.Generator().manual_seed(1))
-        assert stats.ks_2samp(weights, theirs.flatten().numpy()).pvalue > 1e-3, layer
+        assert weights.min() >= expected.support()[0] * (1 + 1e-6)
+        assert weights.max() <= expected.support()[1] * (1 + 1e-6)
+        assert stats.kstest(weights, expected.cdf).pvalue > 1e-3, layer
+        assert abs(weights.std() / expected.std() - 1) < 5 / np.sqrt(len(weights)), layer
 
 
-def test_a_seed_gives_the_same_weights_whatever_surrounds_it():
+def test_depthwise_convolutions_have_nine_inputs():
+    population = kaiming_uniform(Model("mobilenet", (3, 32, 32)), seeds=range(2))
+    weights = population.params["blocks.12.conv1.weight"].flatten().double().numpy()
+    bound = np.sqrt(6 / 9)
+    assert stats.kstest(weights, stats.uniform(-bound, 2 * bound).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("init", INITIALISATIONS)
+@pytest.mark.parametrize("name", ["lenet5", "conv4", "resnet20"])
+def test_what_is_not_drawn_begins_as_the_identity(init, name):
+    population = init(Model(name, (3, 32, 32)), seeds=[3, 5])
+    for layer, stack in population.params.items():
+        if layer not in population.masks:
+            assert stack.ndim == 2 and torch.all(stack == (1 if layer.endswith("weight") else 0)), layer
+    for layer, stack in population.buffers.items():
+        assert torch.all(stack == (1 if layer.endswith("running_var") else 0)), layer
+    assert all(mask.all() for mask in population.masks.values())
+    assert (name == "resnet20") == bool(population.buffers)
+
+
+def test_extra_skips_begin_at_their_constant_and_leave_the_other_weights_alone():
+    plain = kaiming_normal(Model("resnet20", (3, 32, 32)), seeds=[2])
+    tweaked = kaiming_normal(Model("resnet20", (3, 32, 32), activation="swish", skips="conv"), seeds=[2])
+    extra = tweaked.params.keys() - plain.params.keys()
+    assert all(torch.equal(tweaked.params[n], stack) for n, stack in plain.params.items())
+    kernels = [n for n in extra if tweaked.params[n].ndim == 5]
+    assert len(kernels) == 18
+    assert all(torch.equal(tweaked.params[n], torch.full_like(tweaked.params[n], 1e-4)) for n in kernels)
+    assert {n for n in extra if bool((tweaked.params[n] == 1).all())} == {
+        n.replace(".0.weight", ".1.weight") for n in kernels
+    }
+    assert {n for n in extra if bool((tweaked.params[n] == 0).all())} == {
+        n.replace(".0.weight", ".1.bias") for n in kernels
+    }
+
+
+@pytest.mark.parametrize("name", [n for n in ARCHITECTURES if not n.startswith(("resnet34", "resnet50"))])
+def test_every_architecture_begins_with_finite_outputs_that_differ(name):
+    model = Model(name, (3, 32, 32))
+    module = kaiming_normal(model, seeds=[0]).module(0).train()
+    with torch.no_grad():
+        logits = module(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert torch.isfinite(logits).all() and 1e-3 < logits.std(0).mean() < 10
+
+
+# --- seeds and streams --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, first, lasts",
+    [
+        (
+            "lenet5",
+            [-0.0551154799759388, -0.04776362329721451, -0.0307613555341959],
+            [
+                -0.14624696969985962,
+                -0.09671638160943985,
+                -0.005986932199448347,
+                0.048457760363817215,
+                -0.03609335422515869,
+            ],
+        ),
+        (
+            "lenet_300_100",
+            [-0.022145116701722145, -0.019191177561879158, -0.01235975418239832],
+            [-0.027933625504374504, 0.08067602664232254, -0.05841292440891266],
+        ),
+    ],
+)
+def test_weights_are_those_that_stored_runs_began_with(name, first, lasts):
+    """Recorded values of seed 3, to the bit: a run's key is a hash of its initial weights."""
+    population = glorot_uniform(Model(name), seeds=[0, 3])
+    weights = [population.params[layer][1].flatten() for layer in population.masks]
+    assert weights[0][:3].tolist() == first
+    assert [w[-1].item() for w in weights] == lasts
+
+
+@pytest.mark.parametrize("init", INITIALISATIONS)
+def test_a_seed_gives_the_same_weights_whatever_surrounds_it(init):
     torch.manual_seed(5)
-    alone = glorot_uniform(Model("lenet5"), seeds=[7]).theta()[0]
+    alone = init(Model("lenet5"), seeds=[7]).theta()[0]
     torch.manual_seed(6)
-    among = glorot_uniform(Model("lenet5"), seeds=[3, 7, 0]).theta()[1]
-    assert torch.equal(alone, among)
+    among = init(Model("lenet5"), seeds=[3, 7, 0, 7]).theta()
+    assert torch.equal(alone, among[1]) and torch.equal(alone, among[3])
 
 
-def test_different_seeds_give_unrelated_weights():
-    theta = glorot_uniform(Model("lenet_300_100"), seeds=[0, 1, 2, 100]).theta().double()
+@pytest.mark.parametrize("init", INITIALISATIONS)
+def test_different_seeds_give_unrelated_weights(init):
+    theta = init(Model("lenet_300_100"), seeds=[0, 1, 2, 100]).theta().double()
     correlations = np.corrcoef(theta.numpy())
     assert np.abs(correlations - np.eye(4)).max() < 5 / np.sqrt(theta.shape[1])
+
+
+def test_seeds_that_cannot_be():
+    with pytest.raises(ValueError, match="non-negative"):
+        glorot_uniform(Model("lenet5"), seeds=[-1])
+    with pytest.raises(UsageError, match="at least one replica"):
+        glorot_uniform(Model("lenet5"), seeds=[])
 
 
 def test_the_global_stream_is_neither_read_nor_moved():

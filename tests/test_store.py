@@ -20,6 +20,7 @@ from lth.book import files
 from lth.book import store as store_module
 from lth.book.store import Store
 from lth.data import Data
+from lth.engine import Plan
 from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.methods import prune
@@ -36,7 +37,7 @@ HOW = {
 }
 
 
-def sparsity(population: Population) -> dict:
+def sparsity(population: Population, data: Data) -> dict:
     return {"sparsity": population.sparsity()}
 
 
@@ -117,7 +118,7 @@ class OtherGradual(prune.Gradual):
 def test_whatever_changes_the_result_changes_the_name(lenets, toy):
     def key(population: Population = lenets[[0]], data: Data = toy, **changes: object) -> str:
         kind = {"probes": ()} | HOW | changes
-        (name,) = run_keys(population, data.fingerprint, kind.pop("recipe"), **kind)
+        (name,) = run_keys(population, Plan(data, **kind))
         return name
 
     one, gradual = lenets[[0]], HOW["updates"]["dense"]
@@ -147,28 +148,28 @@ def test_whatever_changes_the_result_changes_the_name(lenets, toy):
         key(lenets[[0]]),
         key(recipe=Recipe(**HOW["recipe"].model_dump())),
     ]
-    assert alike + [run_keys(lenets, "toy", **HOW, probes=())[0]] == [names["as it is"]] * 4
+    assert alike + [run_keys(lenets, Plan(toy, **HOW))[0]] == [names["as it is"]] * 4
 
 
 def test_a_probe_without_a_name_of_its_own_is_refused(store, lenets, toy, trained):
     """Two lambdas have one name, and would share one stored history."""
-    for measure in (lambda population: {"sparsity": population.sparsity()}, partial(sparsity)):
+    for measure in (lambda population, data: {"sparsity": population.sparsity()}, partial(sparsity)):
         with pytest.raises(UsageError, match="function of a module"):
             store.train(lenets, toy, **HOW, probes=[Probe(10, measure)])
     assert not trained
 
 
-def test_the_name_of_a_run_is_the_same_forever():
+def test_the_name_of_a_run_is_the_same_forever(toy):
     """Stored runs outlive versions of this code: a key that changes throws away every stored run."""
     population = glorot_uniform(Model("lenet5"), seeds=[0], method="dense")
     params = {name: torch.zeros_like(p) for name, p in population.params.items()}
-    keys = run_keys(replace(population, params=params), "data", **HOW, probes=())
+    keys = run_keys(replace(population, params=params), Plan(replace(toy, fingerprint="data"), **HOW))
     assert keys == ["36e49d2188eefa6c"]
 
 
 def test_what_is_stored_says_what_it_is(store, lenets, toy):
     store.train(lenets.label(lr=[0.1, 0.2, 0.3]), toy, **HOW)
-    (key,) = run_keys(lenets[[1]].label(lr=0.2), "toy", **HOW, probes=())
+    (key,) = run_keys(lenets[[1]].label(lr=0.2), Plan(toy, **HOW))
     meta = store.verify(key)
     assert meta["replica"] == {"seed": 1, "init_seed": 1, "method": "dense", "lr": 0.2}
     assert meta["recipe"] == {"steps": 40, "batch_size": 8, "weight_decay": 1e-3}
@@ -225,7 +226,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from conftest import toy_data
 from test_store import HOW, Store, engine, glorot_uniform, train, Model
-engine.STRETCH, train.CHECKPOINT_EVERY = 0.01, 0
+engine.STRETCH, train.CHECKPOINT_EVERY, train.CHECKPOINT_SHARE = 0.01, 0, 1
 population = glorot_uniform(Model("lenet5"), seeds=range(3), method="dense")
 run = Store(Path(sys.argv[1])).train(
     population, toy_data(), **HOW, watch=lambda progress: print(progress.step, flush=True)
@@ -316,7 +317,7 @@ def test_foreign_files_are_left_alone(store, filled, lenets, toy):
 
 
 def test_a_file_in_the_place_of_a_run_is_named(store, lenets, toy):
-    (key, *_) = run_keys(lenets, "toy", **HOW, probes=())
+    (key, *_) = run_keys(lenets, Plan(toy, **HOW))
     (store.root / "runs").mkdir(parents=True)
     (store.root / "runs" / key).write_text("no run")
     with pytest.raises(LthError, match=f"lth store rm {key}"):

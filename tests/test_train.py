@@ -160,16 +160,6 @@ def test_rewinding_returns_the_saved_weights(lenets, toy):
     assert not torch.equal(ticket.theta(), run.final.theta())
 
 
-def test_every_batch_is_full_and_every_epoch_is_a_permutation():
-    order = engine.batch_order(seed=3, examples=50, batch=16, start=0, stop=25).flatten()
-    assert order.shape == (400,)
-    for epoch in order.view(8, 50):
-        assert sorted(epoch.tolist()) == list(range(50))
-    assert not torch.equal(order[:50], order[50:100])
-    assert torch.equal(engine.batch_order(3, 50, 16, 7, 12).flatten(), order[7 * 16 : 12 * 16])
-    assert not torch.equal(engine.batch_order(4, 50, 16, 0, 25).flatten(), order)
-
-
 class StopAfter:
     """A watcher that interrupts training at its n-th call."""
 
@@ -188,7 +178,7 @@ def test_a_resumed_run_ends_with_the_same_bits(lenets, toy, tmp_path, monkeypatc
     how = {
         "recipe": Recipe(steps=24, batch_size=16, weight_decay=1e-3),
         "updates": {"dense": prune.Gradual(sparsity=0.9, start=6, end=16, every=4)},
-        "probes": [Probe(10, lambda population: {"sparsity": population.sparsity()})],
+        "probes": [Probe(10, lambda population, data: {"sparsity": population.sparsity()})],
         "keep": [0, 8],
     }
     whole = train(lenets, toy, **how)
@@ -205,7 +195,7 @@ def test_a_resumed_run_ends_with_the_same_bits(lenets, toy, tmp_path, monkeypatc
 def test_an_interrupt_inside_a_step_saves_no_half_step(lenets, toy, tmp_path, monkeypatch):
     """Ctrl-C where a replica is trained by the thread that is interrupted."""
     recipe, path = Recipe(steps=12, batch_size=16), tmp_path / "run.safetensors"
-    monkeypatch.setattr(train_module, "replica_pool", lambda tasks: nullcontext(lambda f, items: [*map(f, items)]))
+    monkeypatch.setattr(train_module, "workers", lambda count: nullcontext(lambda f, items: [*map(f, items)]))
     whole = train(lenets, toy, recipe)
     monkeypatch.setattr(train_module, "CHECKPOINT_EVERY", 0)
     monkeypatch.setattr(engine, "STRETCH", 0)
@@ -239,7 +229,7 @@ def test_a_checkpoint_of_another_run_is_refused(lenets, toy, tmp_path):
 
 def test_history_and_probes(lenets, toy, monkeypatch):
     monkeypatch.setattr(engine, "LOG_EVERY", 10)
-    accuracy = Probe(15, lambda population: {"test_accuracy": population.evaluate(toy.test)["accuracy"]})
+    accuracy = Probe(15, lambda population, data: {"test_accuracy": population.evaluate(data.test)["accuracy"]})
     run = train(lenets, toy, Recipe(steps=40, batch_size=50, lr=0.05), probes=[accuracy])
     one = run.history[run.history.seed == 1]
     assert one.step.tolist() == [0, 10, 15, 20, 30, 40]

@@ -10,13 +10,16 @@ share a store; who comes second finds the work done.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pandas as pd
@@ -24,11 +27,14 @@ import torch
 
 from lth.book.files import write_text
 from lth.data import Data
+from lth.engine import Plan
 from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.population import Population, concat
 from lth.recipe import Recipe
-from lth.train import MaskUpdate, Probe, Progress, Run, check, train
+from lth.train import Progress, Run, check, train
+
+ABANDONED = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -43,21 +49,23 @@ class Store:
         data: Data,
         recipe: Recipe,
         *,
-        updates: Mapping[str, MaskUpdate] | None = None,
-        probes: Sequence[Probe] = (),
-        keep: Sequence[int] = (),
         watch: Callable[[Progress], None] = lambda progress: None,
+        **kind: Any,
     ) -> Run:
         """`lth.train.train`, but replicas that were trained before are read, and the others are kept.
 
-        Training that is stopped goes on from its checkpoint at the next call. Raises LthError, naming the run,
-        where a stored one is damaged, and where the store cannot be written to.
+        kind: its `updates`, `probes`, `keep`, `teacher` and `penalty`. Training that is stopped goes on from its
+        checkpoint at the next call. Raises LthError, naming the run, where a stored one is damaged, and where the
+        store cannot be written to.
         """
-        updates = dict(updates or {})
-        check(population, data, recipe, updates, keep)
-        if any("<" in getattr(probe.measure, "__qualname__", "<") for probe in probes):
-            raise UsageError("a stored run is known by the names of its probes: measure with a function of a module")
-        keys = run_keys(population, data.fingerprint, recipe, updates, probes, keep)
+        plan = Plan(data, recipe, **kind)
+        check(population, plan)
+        for probe in plan.probes:
+            if not is_dataclass(probe.measure) and "<" in getattr(probe.measure, "__qualname__", "<"):
+                raise UsageError(
+                    "a stored run is named by its probes too: measure with a function of a module or a dataclass"
+                )
+        keys = run_keys(population, plan)
         missing = [r for r, key in enumerate(keys) if not (self.root / "runs" / key).exists()]
         if missing:
             name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
@@ -66,13 +74,25 @@ class Store:
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
-            part = population[missing]
-            used = {m: rule for m, rule in updates.items() if (part.frame.get("method") == m).any()}
-            run = train(part, data, recipe, updates=used, probes=probes, keep=keep, checkpoint=checkpoint, watch=watch)
+            self._sweep()
+            part, own = population[missing], dict(kind)
+            used = {m: rule for m, rule in plan.updates.items() if (part.frame.get("method") == m).any()}
+            if plan.teacher is not None and len(plan.teacher) > 1:
+                own["teacher"] = plan.teacher[missing]
+            if plan.penalty is not None:
+                own["penalty"] = plan.penalty[missing]
+            run = train(part, data, recipe, **own | {"updates": used}, checkpoint=checkpoint, watch=watch)
             for r, row in enumerate(missing):
                 self._write(keys[row], run, r, data, recipe)
             checkpoint.unlink(missing_ok=True)
-        return self._read(keys, population, keep)
+        return self._read(keys, population, plan.keep)
+
+    def _sweep(self) -> None:
+        """Removes what processes that were killed left half written, once it is a day old."""
+        for leftover in [*self.root.glob("partial/*"), *self.root.glob("checkpoints/.*.partial")]:
+            with contextlib.suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def _write(self, key: str, run: Run, r: int, data: Data, recipe: Recipe) -> None:
         partial = self.root / "partial" / uuid4().hex
@@ -85,11 +105,13 @@ class Store:
         write_text(partial / "history.csv", history.to_csv(index=False))
         meta = {
             "model": run.final.model.name,
+            **({"options": options} if (options := run.final.model.options) else {}),
             "data": {"name": data.name, "fingerprint": data.fingerprint},
             "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
             "replica": json.loads(run.final.frame.iloc[[r]].to_json(orient="records"))[0],
             "device": device_name(run.final.device),
             "torch": torch.__version__,
+            "failed": run.failed.get(r),  # the step at which its loss ceased to be a number
             "seconds": round(run.seconds / len(run.final), 3),  # of wall time, shared evenly by those trained together
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {file.name: file_hash(file) for file in sorted(partial.iterdir())},
@@ -106,9 +128,12 @@ class Store:
 
     def _read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
         finals, histories, snapshots = [], [], {step: [] for step in sorted(set(keep))}
-        seconds = 0.0
+        seconds, failed = 0.0, {}
         for r, key in enumerate(keys):
-            seconds += self.verify(key)["seconds"]
+            meta = self.verify(key)
+            seconds += meta["seconds"]
+            if meta.get("failed") is not None:
+                failed[r] = meta["failed"]
             folder, row = self.root / "runs" / key, population.frame.iloc[[r]].reset_index(drop=True)
             finals.append(replace(Population.load(folder / "final.safetensors", population.device), frame=row))
             for step, parts in snapshots.items():
@@ -119,7 +144,7 @@ class Store:
             histories.append(row.iloc[[0] * len(history)].reset_index(drop=True).assign(**history))
         final = concat(finals)
         history = pd.concat(histories, ignore_index=True)
-        return Run(final, history, {step: concat(parts) for step, parts in snapshots.items()}, seconds)
+        return Run(final, history, {step: concat(parts) for step, parts in snapshots.items()}, seconds, failed)
 
     def verify(self, key: str) -> dict:
         """The meta data of a run whose files are whole; LthError, saying how to mend it, otherwise."""
@@ -136,11 +161,9 @@ class Store:
             )
         return meta
 
-    def meta(self, population: Population, data: Data, recipe: Recipe, **kind) -> dict[str, dict]:
+    def meta(self, population: Population, data: Data, recipe: Recipe, **kind: Any) -> dict[str, dict]:
         """What is known of the stored replicas of such a run (see `train` for `kind`), by key."""
-        updates, probes, keep = dict(kind.get("updates") or {}), kind.get("probes", ()), kind.get("keep", ())
-        keys = run_keys(population, data.fingerprint, recipe, updates, probes, keep)
-        return {key: self.verify(key) for key in keys}
+        return {key: self.verify(key) for key in run_keys(population, Plan(data, recipe, **kind))}
 
 
 def file_hash(path: Path) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lth.data import Data
 from lth.errors import UsageError
 from lth.population import Population, Tensors
 
@@ -100,6 +101,6 @@ class Gradual:
         """Whether the masks shrink after `step` steps; the end always counts."""
         return step == self.end or (self.start <= step < self.end and (step - self.start) % self.every == 0)
 
-    def masks(self, population: Population, step: int) -> Tensors:
+    def masks(self, population: Population, step: int, data: Data) -> Tensors:
         """The masks after `step` steps."""
         return magnitude_masks_per_layer(population, self.at(step))

@@ -1,40 +1,140 @@
 """Architectures as plain `torch.nn` modules, and `Model`, the recipe for building one.
 
-A module draws no random numbers of its own that matter: initial weights come from `lth.methods.init`.
+A module draws no random numbers of its own that matter: initial weights come from `lth.methods.init`. Its
+forward does not care how many channels a layer has, so that one module can hold many replicas side by side;
+its layers are of the types Conv2d, Linear and BatchNorm2d.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from lth.errors import UsageError
+from lth.models.activation import ACTIVATIONS
+from lth.models.conv import VGG16, Conv4
 from lth.models.lenet import LeNet5, LeNet300100
+from lth.models.mobilenet import MobileNet
+from lth.models.resnet import SKIPS, BasicBlock, Bottleneck, ConvSkip, ResNet
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"lenet5": LeNet5, "lenet_300_100": LeNet300100}
+
+class Architecture(NamedTuple):
+    """How to build one, as build(shape, classes, **options), and which options of `Model` it has a place for."""
+
+    build: Callable[..., nn.Module]
+    skips: tuple[str, ...] = ("none",)
+    affine: tuple[bool, ...] = (True,)
+    widths: int = 0  # how many hidden widths can be chosen
+
+
+def _resnet(block: type[nn.Module], *depths: int, **stem: Any) -> Architecture:
+    return Architecture(partial(ResNet, block=block, depths=depths, **stem), SKIPS, (True, False))
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "lenet5": Architecture(LeNet5, widths=4),
+    "lenet_300_100": Architecture(LeNet300100, widths=2),
+    "conv4": Architecture(Conv4),
+    "vgg16": Architecture(VGG16),
+    "vgg16_bn": Architecture(partial(VGG16, norm=True), affine=(True, False)),
+    "mobilenet": Architecture(MobileNet, affine=(True, False)),
+    "resnet20": _resnet(BasicBlock, 3, 3, 3, maps=16),
+    "resnet32": _resnet(BasicBlock, 5, 5, 5, maps=16),
+    "resnet18": _resnet(BasicBlock, 2, 2, 2, 2),
+    "resnet34": _resnet(BasicBlock, 3, 4, 6, 3),
+    "resnet50": _resnet(Bottleneck, 3, 4, 6, 3),
+    "resnet18_imagenet": _resnet(BasicBlock, 2, 2, 2, 2, imagenet=True),
+    "resnet34_imagenet": _resnet(BasicBlock, 3, 4, 6, 3, imagenet=True),
+    "resnet50_imagenet": _resnet(Bottleneck, 3, 4, 6, 3, imagenet=True),
+}
+
+
+class Shapes(NamedTuple):
+    """Shapes of one network's tensors by name, in the module's order, and the names of the prunable ones."""
+
+    params: Mapping[str, torch.Size]
+    buffers: Mapping[str, torch.Size]
+    prunable: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Model:
-    """What all replicas of a population share: architecture, input shape (C, H, W), number of classes."""
+    """What all replicas of a population share: the architecture with its options, and what goes in and out.
+
+    shape:       of an image, (C, H, W).
+    activation:  relu, swish or mish, everywhere in the network.
+    skips:       extra skip connections of a ResNet: none, plain or conv (`lth.models.resnet`).
+    affine:      whether batch norm has a learned scale and shift.
+    widths:      numbers of channels and neurons of the hidden layers of a LeNet; empty for the usual ones.
+
+    Raises UsageError for what the architecture has no place for.
+    """
 
     name: str
     shape: tuple[int, int, int] = (1, 28, 28)
     classes: int = 10
+    activation: str = "relu"
+    skips: str = "none"
+    affine: bool = True
+    widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "widths", tuple(self.widths))
         if self.name not in ARCHITECTURES:
             raise UsageError(f"unknown model {self.name!r}: known are {', '.join(ARCHITECTURES)}")
+        kind = ARCHITECTURES[self.name]
+        for option, known in (("activation", tuple(ACTIVATIONS)), ("skips", kind.skips), ("affine", kind.affine)):
+            if (value := getattr(self, option)) not in known:
+                raise UsageError(f"{self.name} supports {option} {' or '.join(map(str, known))}, not {value}")
+        if self.widths and (len(self.widths) != kind.widths or min(self.widths) < 1):
+            number = f"{kind.widths} hidden widths of at least 1" if kind.widths else "no choice of hidden widths"
+            raise UsageError(f"{self.name} supports {number}, not {self.widths}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that differ from their defaults; with name, shape and classes they are the whole model."""
+        named = {field.name: field.default for field in fields(self)[3:]}
+        return {name: value for name, default in named.items() if (value := getattr(self, name)) != default}
 
     def build(self, device: str | torch.device = "meta") -> nn.Module:
-        """A fresh module; on the default device "meta" it has shapes and no values."""
+        """A fresh module; on the default device "meta" it has shapes and no values.
+
+        Its batch norms do not count batches: their buffers are the running mean and variance. Raises
+        UsageError, naming the smallest size, where the images are too small for it.
+        """
         with torch.device(device):
-            return ARCHITECTURES[self.name](self.shape, self.classes)
+            module = ARCHITECTURES[self.name].build(self.shape, self.classes, **self.options)
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.num_batches_tracked = None
+        return module
+
+    @property
+    def shapes(self) -> Shapes:
+        """Names and shapes of the parameters and buffers; found once per model, so that asking is free."""
+        return _shapes(self)
 
     @property
     def prunable(self) -> list[str]:
-        """Names of the parameters that pruning may touch: convolution and linear weights, never biases."""
-        return [name for name, p in self.build().named_parameters() if p.ndim > 1]
+        """Names of the parameters that pruning may touch: convolution and linear weights.
+
+        Never biases, scales and shifts, nor the extra skips of [J], which stay dense.
+        """
+        return list(self.shapes.prunable)
+
+
+@lru_cache
+def _shapes(model: Model) -> Shapes:
+    module = model.build()
+    params = {name: p.shape for name, p in module.named_parameters()}
+    buffers = {name: b.shape for name, b in module.named_buffers()}
+    dense = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, ConvSkip))
+    prunable = tuple(name for name, shape in params.items() if len(shape) > 1 and not name.startswith(dense))
+    return Shapes(MappingProxyType(params), MappingProxyType(buffers), prunable)

@@ -1,0 +1,73 @@
+"""R networks of one architecture as a single network that is R times as wide.
+
+On a GPU, R small convolutions one after another leave it idle. So every layer of a plain module is exchanged for
+one that holds all replicas: activations have R·C channels, replica by replica, a convolution becomes a grouped
+one with R groups, batch norm has R·C channels, a linear layer is R matrix products at once. What lies between the
+layers (activations, pooling, sums) does not care how many channels there are: the architectures are written once.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class StackedConv2d(nn.Module):
+    """Convolution of R replicas: (B, R·C, H, W) → (B, R·O, H', W'); `weight` is (R, O, C/groups, k, k)."""
+
+    def __init__(self, one: nn.Conv2d) -> None:
+        super().__init__()
+        self.stride, self.padding, self.dilation, self.groups = one.stride, one.padding, one.dilation, one.groups
+        self.weight, self.bias = one.weight, one.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten()
+        groups = self.groups * len(self.weight)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+
+
+class StackedBatchNorm2d(nn.Module):
+    """Batch norm of R replicas: (B, R·C, H, W) → the same; `running_mean` is (R, C)."""
+
+    def __init__(self, one: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.momentum, self.eps = one.momentum, one.eps
+        self.weight, self.bias = one.weight, one.bias
+        self.register_buffer("running_mean", one.running_mean)
+        self.register_buffer("running_var", one.running_var)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.running_mean.flatten(), self.running_var.flatten()  # views: the statistics are kept
+        affine = (None, None) if self.weight is None else (self.weight.flatten(), self.bias.flatten())
+        return F.batch_norm(x, mean, var, *affine, self.training, self.momentum, self.eps)
+
+
+class StackedLinear(nn.Module):
+    """Linear layer of R replicas: (B, R·I) or (B, R, I) → (B, R, O); `weight` is (R, O, I)."""
+
+    def __init__(self, one: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = one.weight, one.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(1, (len(self.weight), -1)) if x.ndim == 2 else x
+        x, weight = x.transpose(0, 1), self.weight.mT
+        out = x @ weight if self.bias is None else self.bias[:, None].baddbmm(x, weight)
+        return out.transpose(0, 1)
+
+
+STACKED = {nn.Conv2d: StackedConv2d, nn.BatchNorm2d: StackedBatchNorm2d, nn.Linear: StackedLinear}
+
+
+def stack(module: nn.Module) -> nn.Module:
+    """The same network, its layers exchanged in place for those above; parameters keep their names.
+
+    What the layers hold is still one replica's: put the stacked tensors, (R, *shape), in their place. The network
+    then maps (B, R·C, H, W) to (B, R, classes).
+    """
+    for name, child in module.named_children():
+        if type(child) in STACKED:
+            setattr(module, name, STACKED[type(child)](child))
+        else:
+            stack(child)
+    return module

@@ -1,0 +1,359 @@
+"""The step of every architecture, alone and stacked, against plain PyTorch; losses, failures and splits."""
+
+from __future__ import annotations
+
+import functools
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from conftest import double, toy_data
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils import prune as torch_prune
+from torchvision.transforms import v2
+
+from lth import engine, step
+from lth import train as train_module
+from lth.batches import PADDING, Batches
+from lth.data import Data
+from lth.errors import LthError, UsageError
+from lth.methods import init, prune
+from lth.models import ARCHITECTURES, Model
+from lth.population import Population, concat
+from lth.recipe import Recipe
+from lth.train import train
+
+BIG = [name for name in ARCHITECTURES if name.startswith(("vgg", "resnet18", "resnet34", "resnet50"))]
+SMALL = {"lenet_300_100": (1, 8, 8), "lenet5": (1, 16, 16), "conv4": (3, 8, 8)}
+OPTIONS = {
+    "resnet20": {"skips": "conv"},
+    "resnet32": {"affine": False},
+    "resnet18": {"activation": "swish", "skips": "plain"},
+}
+
+
+def networks(name: str, replicas: int = 2) -> Population:
+    """Half-pruned networks of ten classes in float64, for small images."""
+    model = Model(name, SMALL.get(name, (3, 16, 16)), 4, **OPTIONS.get(name, {}))
+    population = double(init.kaiming_normal(model, seeds=range(replicas), method="dense"))
+    return prune.apply(population, prune.magnitude_masks_global(population, 0.5))
+
+
+def data_for(population: Population) -> Data:
+    return toy_data(60 + 100, population.model.shape, population.model.classes)
+
+
+def plain_training(network: Population, data: Data, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
+    """One network trained with torch.optim.SGD and torch.nn.utils.prune: θ and buffers afterwards."""
+    module = network[[0]].module(0).train()
+    for name, mask in network.masks.items():
+        owner, _, leaf = name.rpartition(".")
+        torch_prune.custom_from_mask(module.get_submodule(owner), leaf, mask[0])
+    optimizer = torch.optim.SGD(module.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
+    order, moves = Batches(network.seeds, len(data.train), recipe.batch_size, recipe.augment).between(0, recipe.steps)
+    for t in range(recipe.steps):
+        images = data.train.images[order[t, 0]]
+        if moves is not None:
+            moved = []
+            for image, (top, left, flip) in zip(images, moves[t, 0].tolist(), strict=True):
+                image = v2.functional.crop(v2.functional.pad(image, [PADDING] * 4), top, left, *image.shape[1:])
+                moved.append(v2.functional.horizontal_flip(image) if flip else image)
+            images = torch.stack(moved)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(
+            module(images.float().div(255).double()),
+            data.train.labels[order[t, 0]],
+            label_smoothing=recipe.label_smoothing,
+        )
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    for name in network.masks:
+        owner, _, leaf = name.rpartition(".")
+        torch_prune.remove(module.get_submodule(owner), leaf)
+    buffers = {n: b for n, b in module.named_buffers() if n in network.buffers}
+    return torch.cat([dict(module.named_parameters())[n].detach().flatten() for n in network.params]), buffers
+
+
+@pytest.fixture(params=["a replica at a time", "stacked"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "stacked":
+        monkeypatch.setattr(train_module, "group_size", len)
+    return request.param
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_equals_plain_pytorch_runs(name, monkeypatch):
+    """Masks, momentum, weight decay, crops and flips, batch-norm statistics included.
+
+    The learning rate is small: at a larger one, rounding errors in deep networks grow thirtyfold with every step.
+    """
+    if name in BIG and "LTH_THOROUGH" not in os.environ:
+        pytest.skip("a big network: LTH_THOROUGH=1 trains it too")
+    population = networks(name)
+    data = data_for(population)
+    crops = population.model.shape[0] == 3
+    recipe = Recipe(steps=5 if name in BIG else 20, batch_size=6, lr=1e-5, weight_decay=0.1, augment=crops)
+    expected = [plain_training(population[[r]], data, recipe) for r in range(len(population))]
+    for size in (lambda _: 1, len):  # a replica at a time, and stacked
+        monkeypatch.setattr(train_module, "group_size", size)
+        final = train(population, data, recipe).final
+        for r, (theta, buffers) in enumerate(expected):
+            assert not torch.equal(theta, population.theta()[r])
+            torch.testing.assert_close(final.theta()[r], theta, rtol=0, atol=1e-10)
+            for n, buffer in buffers.items():
+                torch.testing.assert_close(final.buffers[n][r], buffer, rtol=1e-9, atol=1e-10)
+
+
+def test_outputs_do_not_depend_on_the_way_they_are_computed():
+    for name in ("lenet_300_100", "resnet20"):
+        population = networks(name, replicas=3)
+        images = data_for(population).test.pixels(torch.arange(9)).double()
+        with torch.no_grad():
+            stacked = population.network().eval()(images.repeat(1, 3, 1, 1))
+            for r in range(3):
+                torch.testing.assert_close(stacked[:, r], population.module(r).eval()(images), rtol=0, atol=1e-12)
+
+
+def test_losses_of_each_replica_come_from_the_frame(way):
+    population = networks("conv4", 3)
+    data, recipe = data_for(population), Recipe(steps=6, batch_size=8, lr=0.01)
+    own = [0.0, 0.1, 0.3]
+    together = train(population.label(label_smoothing=own), data, recipe).final.theta()
+    for r, alpha in enumerate(own):
+        smoothed = recipe.model_copy(update={"label_smoothing": alpha})
+        torch.testing.assert_close(together[r], plain_training(population[[r]], data, smoothed)[0], rtol=0, atol=1e-10)
+
+
+def test_distillation_follows_each_replicas_teacher(way):
+    """κ = 1 with the student's own copy as teacher: nothing to learn. Otherwise, one step by hand."""
+    students, teachers = networks("resnet20", 3), networks("resnet20", 5)[[3, 4, 4]]
+    data = data_for(students)
+    recipe = Recipe(steps=1, batch_size=8, lr=0.1, momentum=0, temperature=2, schedule="constant")
+    students = students.label(distill=[0.0, 0.4, 1.0])
+    final = train(students, data, recipe, teacher=teachers).final.theta()
+    for r, kappa in enumerate([0.0, 0.4, 1.0]):
+        module, teacher = students[[r]].module(0).train(), teachers[[r]].module(0).eval()
+        order, _ = Batches([students.seeds[r]], len(data.train), 8).between(0, 1)
+        images, labels = data.train.pixels(order[0, 0]).double(), data.train.labels[order[0, 0]]
+        logits = module(images)
+        p, q = F.log_softmax(logits / 2, 1), F.softmax(teacher(images) / 2, 1)
+        loss = (1 - kappa) * F.cross_entropy(logits, labels) + kappa * 4 * F.kl_div(p, q, reduction="batchmean")
+        grads = torch.autograd.grad(loss, list(module.parameters()))
+        expected = students.theta()[r] - 0.1 * torch.cat([g.flatten() for g in grads]) * students.theta_mask()[r]
+        torch.testing.assert_close(final[r], expected, rtol=0, atol=1e-12)
+    one = train(students, data, recipe, teacher=teachers[[1]]).final.theta()
+    torch.testing.assert_close(one[1:], final[1:], rtol=0, atol=1e-12)  # the first has no use for a teacher
+
+
+@dataclass(frozen=True)
+class Pull:
+    """λ/2·‖θ − target‖² over the first layer."""
+
+    strength: Tensor
+    target: Tensor
+
+    def __call__(self, params: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
+        weight = params["fc1.weight"] * masks["fc1.weight"]
+        return self.strength / 2 * (weight - self.target).square().flatten(1).sum(1)
+
+    def __getitem__(self, rows: slice) -> Pull:
+        return Pull(self.strength[rows], self.target[rows])
+
+
+def test_a_penalty_adds_its_gradient_and_revives_no_pruned_weight(way):
+    population = networks("lenet_300_100", 3)
+    data, recipe = data_for(population), Recipe(steps=1, batch_size=8, lr=0.1, momentum=0.9)
+    pull = Pull(torch.tensor([0.0, 0.5, 2.0]).double(), torch.ones_like(population.params["fc1.weight"]))
+    plain, pulled = (train(population, data, recipe, penalty=p).final for p in (None, pull))
+    mask = population.masks["fc1.weight"]
+    step_ = 0.1 * pull.strength[:, None, None] * (1 - population.params["fc1.weight"]) * mask
+    torch.testing.assert_close(pulled.params["fc1.weight"], plain.params["fc1.weight"] + step_, rtol=0, atol=1e-12)
+    assert torch.all(pulled.params["fc1.weight"][~mask] == 0)
+    assert torch.equal(pulled.params["fc2.weight"], plain.params["fc2.weight"])
+    losses = [train(population, data, recipe, penalty=p).history.loss for p in (None, pull)]
+    assert losses[0].equals(losses[1])  # the history shows the loss without the penalty
+
+
+def test_a_loss_that_is_no_number_fails_that_replica_alone(way, monkeypatch):
+    monkeypatch.setattr(engine, "LOG_EVERY", 10)
+    population = networks("conv4", 3).label(lr=[0.01, 1e200, 0.01])
+    data, recipe = data_for(population), Recipe(steps=25, batch_size=6)
+    with pytest.warns(UserWarning, match=r"1 of 3 replicas failed: the loss of replica 1 \(seed 1\)"):
+        run = train(population, data, recipe)
+    assert list(run.failed) == [1] and 0 <= run.failed[1] < 5
+    lost = run.history[(run.history.seed == 1) & (run.history.step > 10)]
+    assert len(lost) and lost.loss.isna().all()
+    others = [0, 2]
+    alone = train(population[others], data, recipe)
+    assert not alone.failed
+    torch.testing.assert_close(run.final.theta()[others], alone.final.theta(), rtol=0, atol=1e-10)
+
+
+def test_half_precision_keeps_full_weights_and_learns_the_same(toy):
+    """bf16 products: ten seeds end as accurate as with fp32, within one standard deviation."""
+    dense = init.glorot_uniform(Model("lenet_300_100"), seeds=range(10))
+    runs = {
+        p: train(dense, toy, Recipe(steps=80, batch_size=50, lr=0.1, precision=p)) for p in ("fp32", "tf32", "bf16")
+    }
+    final = {p: run.final.evaluate(toy.test).accuracy for p, run in runs.items()}
+    assert runs["bf16"].final.params["fc1.weight"].dtype == torch.float32
+    assert not torch.equal(runs["bf16"].final.theta(), runs["fp32"].final.theta())
+    assert torch.equal(runs["tf32"].final.theta(), runs["fp32"].final.theta())  # on a CPU
+    assert final["fp32"].mean() > 0.5
+    assert abs(final["bf16"].mean() - final["fp32"].mean()) < max(final["fp32"].std(), 0.01)
+
+
+class Recorder:
+    """Stands for a device whose memory holds `most` replicas at a time."""
+
+    def __init__(self, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        start = engine.Group.__init__
+
+        def begin(group: engine.Group, *args: object, **kwargs: object) -> None:
+            start(group, *args, **kwargs)
+            group.recorded = False
+
+        def record(taking: step.Step) -> None:
+            self.sizes.append(len(taking.work))
+            if len(taking.work) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(engine.Group, "__init__", begin)
+        monkeypatch.setattr(step.Step, "record", record)
+        monkeypatch.setattr(train_module, "group_size", len)
+
+
+def test_what_does_not_fit_is_split_and_said_once(monkeypatch):
+    population = networks("lenet_300_100", 7)
+    data, recipe = data_for(population), Recipe(steps=12, batch_size=6, weight_decay=1e-3)
+    kind = {"keep": [0, 5], "updates": {"dense": prune.Gradual(0.8, 2, 8, 2)}}
+    whole = train(population, data, recipe, **kind)
+    recorder = Recorder(2, monkeypatch)
+    with pytest.warns(UserWarning, match="7 replicas do not fit") as said:
+        split = train(population, data, recipe, **kind)
+    assert len(said) == 1 and sorted(recorder.sizes) == [1, 2, 2, 2, 3, 4, 7]
+    torch.testing.assert_close(split.final.theta(), whole.final.theta(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(split.at(5).theta(), whole.at(5).theta(), rtol=0, atol=1e-12)
+    assert split.final.frame.equals(whole.final.frame)
+    assert split.history.step.equals(whole.history.step)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20"])
+def test_the_compiled_step_is_the_same_step(name, monkeypatch):
+    """Traced whole, as on a GPU, without a break and without a second time when masks change."""
+    if name == "resnet20" and "LTH_THOROUGH" not in os.environ:
+        pytest.skip("takes long to trace: LTH_THOROUGH=1 does it")
+    population = networks(name).label(label_smoothing=[0.0, 0.1], lr=[1e-4, 2e-4])
+    data = data_for(population)
+    recipe = Recipe(steps=7, batch_size=6, weight_decay=1e-3, augment=name == "resnet20")
+    kind = {"updates": {"dense": prune.Gradual(0.8, 2, 4, 1)}, "teacher": None}
+    plain = train(population, data, recipe, **kind)
+    Recorder(len(population), monkeypatch)
+    monkeypatch.setattr(step.Step, "record", step.Step.compile)
+    monkeypatch.setattr(train_module, "workers", lambda count: nullcontext(lambda f, items: [*map(f, items)]))
+    counts = torch._dynamo.utils.counters
+    counts.clear()
+    whole = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(step.torch, "compile", whole)
+    compiled = train(population, data, recipe, **kind)
+    assert counts["stats"]["unique_graphs"] == 2  # forward pass and update
+    torch.testing.assert_close(compiled.final.theta(), plain.final.theta(), rtol=0, atol=1e-12)
+    for n, buffer in plain.final.buffers.items():
+        torch.testing.assert_close(compiled.final.buffers[n], buffer, rtol=1e-10, atol=1e-12)
+    assert compiled.history.loss.tail(1).item() == pytest.approx(plain.history.loss.tail(1).item(), abs=1e-12)
+
+
+def test_without_a_compiler_training_goes_on(monkeypatch):
+    def broken(part: object, dynamic: bool) -> object:
+        def fail(*args: object) -> None:
+            raise RuntimeError("no C compiler found")
+
+        return fail
+
+    population = networks("lenet_300_100")
+    data, recipe = data_for(population), Recipe(steps=7, batch_size=6)
+    plain = train(population, data, recipe)
+    Recorder(len(population), monkeypatch)
+    monkeypatch.setattr(step.Step, "record", step.Step.compile)
+    monkeypatch.setattr(step.torch, "compile", broken)
+    with pytest.warns(UserWarning, match="without it, slower: no C compiler found"):
+        slower = train(population, data, recipe)
+    assert torch.allclose(slower.final.theta(), plain.final.theta(), rtol=0, atol=1e-12)
+
+
+def test_one_replica_that_does_not_fit_is_an_error(monkeypatch):
+    population = networks("lenet_300_100", 1)
+    Recorder(0, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(population, data_for(population), Recipe(steps=2, batch_size=4))
+
+
+@pytest.mark.parametrize("before, after", [(len, lambda _: 2), (lambda _: 1, len), (lambda _: 3, lambda _: 2)])
+def test_a_run_goes_on_with_its_replicas_grouped_otherwise(before, after, tmp_path, monkeypatch):
+    """Such as on another device."""
+    monkeypatch.setattr(engine, "LOG_EVERY", 4)
+    monkeypatch.setattr(engine, "STRETCH", 0)
+    population = networks("resnet20", 4)
+    data, path = data_for(population), tmp_path / "run"
+    kind = {"recipe": Recipe(steps=9, batch_size=6), "keep": [0, 3], "updates": {"dense": prune.Gradual(0.8, 2, 6, 2)}}
+    whole = train(population, data, **kind)
+    left = [7]
+
+    def interrupt(progress: train_module.Progress) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "group_size", before)
+    with pytest.raises(KeyboardInterrupt):
+        train(population, data, **kind, checkpoint=path, watch=interrupt)
+    monkeypatch.setattr(train_module, "group_size", after)
+    resumed = train(population, data, **kind, checkpoint=path)
+    torch.testing.assert_close(resumed.final.theta(), whole.final.theta(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(resumed.at(3).theta(), whole.at(3).theta(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        torch.tensor(resumed.history.loss), torch.tensor(whole.history.loss), rtol=0, atol=1e-10, equal_nan=True
+    )
+
+
+def test_what_cannot_be_trained_together_is_said_before_work_starts():
+    population = networks("lenet_300_100")
+    data, recipe = data_for(population), Recipe(steps=3, batch_size=4)
+    with pytest.raises(UsageError, match="`batch_size` of the frame differs from the recipe's 4"):
+        train(population.label(batch_size=[4, 8]), data, recipe)
+    with pytest.raises(UsageError, match="cannot join"):
+        concat([population, networks("lenet5")])
+    teacher = double(init.glorot_uniform(Model("lenet_300_100", (1, 8, 8), 7), seeds=[0]))
+    with pytest.raises(UsageError, match="teacher was made for .* of 7 classes"):
+        train(population, data, recipe, teacher=teacher)
+    with pytest.raises(UsageError, match="no teacher"):
+        train(population, data, recipe.model_copy(update={"distill": 0.5}))
+    with pytest.raises(UsageError, match="3 teachers"):
+        train(population, data, recipe, teacher=networks("lenet_300_100", 3))
+    with pytest.raises(UsageError, match="supports activation relu or swish or mish, not gelu"):
+        Model("resnet20", activation="gelu")
+    wrong = {n: m[:, :1] for n, m in population.masks.items()}
+    with pytest.raises(UsageError, match="masks: fc1.weight has shape"):
+        replace(population, masks=wrong)
+    with pytest.raises(UsageError, match="expected bool"):
+        replace(population, masks={n: m.float() for n, m in population.masks.items()})
+    pull = Pull(torch.ones(3).double(), torch.ones(3, 1, 1).double())
+    with pytest.raises((UsageError, RuntimeError), match="penalty has shape|must match"):
+        train(population, data, recipe, penalty=pull)
+
+
+def test_a_rule_that_gives_a_mask_of_the_wrong_shape_is_named():
+    @dataclass(frozen=True)
+    class Broken(prune.Gradual):
+        def masks(self, population: Population, step: int, data: Data) -> dict[str, Tensor]:
+            return {"fc1.weight": population.masks["fc1.weight"][:, :1]}
+
+    population = networks("lenet_300_100", 1)
+    with pytest.raises(LthError, match=r"Broken gave a mask of shape \(1, 1, 64\) for fc1.weight"):
+        train(population, data_for(population), Recipe(steps=9), updates={"dense": Broken(0.5, 1, 3, 1)})
