@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -235,10 +237,15 @@ print("done")
 """
 
 
-def process(store: Store) -> subprocess.Popen:
-    """Another process that makes the run of `HOW`, saving at every opportunity and telling its step."""
+def process(store: Store, room: int | None = None) -> subprocess.Popen:
+    """Another process that makes the run of `HOW`, saving at every opportunity and telling its step.
+
+    room: bytes that its files may have; beyond that writing fails, as on a full disk.
+    """
     code = PROCESS.format(tests=str(Path(__file__).parent))
-    return subprocess.Popen([sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE, text=True)
+    limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))) if room else None
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, str(store.root)], preexec_fn=limit, **pipes)
 
 
 def test_kill_at_any_moment_then_the_same_command_ends_with_the_same_numbers(store, lenets, toy, trained):
@@ -264,6 +271,74 @@ def test_two_processes_at_once(store, lenets, toy, trained):
     assert len(runs(store)) == 3 and not list((store.root / "partial").iterdir())
     assert same(store.train(lenets, toy, **HOW), train.train(lenets, toy, **HOW))
     assert not trained
+
+
+def test_a_full_disk_is_said_and_the_same_command_goes_on(store, lenets, toy, trained):
+    with process(store, room=400_000) as full:  # a checkpoint of three LeNet5 needs a megabyte
+        _, told = full.communicate()
+    assert full.returncode == 1
+    assert re.search(r"LthError: cannot write .*checkpoints.*\.safetensors: .*File too large", told), told
+    assert not list((store.root / "checkpoints").iterdir())
+    with process(store) as again:
+        assert again.communicate()[0].endswith("done\n")
+    assert same(store.train(lenets, toy, **HOW), train.train(lenets, toy, **HOW))
+    assert not trained
+
+
+def test_a_disk_that_fills_up_at_the_end_keeps_the_checkpoint(store, lenets, toy, monkeypatch):
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(train, "CHECKPOINT_SHARE", 1)
+    monkeypatch.setattr(engine, "STRETCH", 0)
+    monkeypatch.setattr(store_module, "write_text", full)
+    with pytest.raises(LthError, match="cannot write to the store: .*No space left"):
+        store.train(lenets, toy, **HOW)
+    assert len(list((store.root / "checkpoints").iterdir())) == 1
+    assert not list((store.root / "partial").iterdir())
+    monkeypatch.undo()
+    steps: list[float] = []
+    store.train(lenets, toy, **HOW, watch=lambda progress: steps.append(progress.step))
+    assert not steps or min(steps) > 20
+
+
+def test_checkpoints_of_a_long_run_stay_one_file_of_one_size(lenets, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(train, "CHECKPOINT_SHARE", 1)
+    path, sizes = tmp_path / "run", []
+
+    def look(progress: train.Progress) -> None:
+        assert [file.name for file in tmp_path.iterdir()] in ([], ["run"])
+        if path.exists():
+            sizes.append(path.stat().st_size)
+
+    train.train(lenets, toy, Recipe(steps=600, batch_size=4), keep=[0], checkpoint=path, watch=look)
+    assert len(sizes) > 5
+    assert max(sizes) < 1.01 * min(sizes)
+
+
+def test_what_killed_processes_left_is_swept_after_a_day(store, lenets, toy):
+    old, new = store.root / "partial" / "old", store.root / "partial" / "new"
+    torn = store.root / "checkpoints" / ".x.safetensors.1.partial"
+    for folder in (old, new, torn.parent):
+        folder.mkdir(parents=True)
+    torn.write_text("half")
+    for path in (old, torn):
+        os.utime(path, (0, 0))
+    store.train(lenets[[0]], toy, **HOW)
+    assert not old.exists() and not torn.exists() and new.exists()
+
+
+def test_a_failed_replica_is_stored_as_such(store, toy):
+    """Its numbers are as certain as any other's: it is not trained again."""
+    population = glorot_uniform(Model("lenet5"), seeds=range(2), method="dense", lr=[0.05, 1e30])
+    with pytest.warns(UserWarning, match="1 of 2 replicas failed"):
+        first = store.train(population, toy, **HOW)
+    again = store.train(population, toy, **HOW)
+    assert first.failed == again.failed and list(again.failed) == [1]
+    (key,) = run_keys(population[[1]], Plan(toy, **HOW))
+    assert store.verify(key)["failed"] == first.failed[1]
 
 
 # --- damaged ------------------------------------------------------------------------------------------------

@@ -96,7 +96,22 @@ class Store:
 
     def _write(self, key: str, run: Run, r: int, data: Data, recipe: Recipe) -> None:
         partial = self.root / "partial" / uuid4().hex
-        partial.mkdir(parents=True)
+        try:
+            partial.mkdir(parents=True)
+            self._fill(partial, run, r, data, recipe)
+            target = self.root / "runs" / key
+            target.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was first
+                partial.rename(target)
+            if not target.exists():
+                raise LthError(f"cannot write {target}")
+        except OSError as error:  # a full disk, say; the checkpoint is still there
+            raise LthError(f"cannot write to the store: {error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _fill(self, partial: Path, run: Run, r: int, data: Data, recipe: Recipe) -> None:
+        """Writes everything of replica `r` into the folder `partial`."""
         run.final[[r]].save(partial / "final.safetensors")
         for step, kept in run.snapshots.items():
             kept[[r]].save(partial / f"step_{step}.safetensors")
@@ -117,14 +132,6 @@ class Store:
             "files": {file.name: file_hash(file) for file in sorted(partial.iterdir())},
         }
         write_text(partial / "meta.json", json.dumps(meta, indent=1))
-        target = self.root / "runs" / key
-        target.parent.mkdir(exist_ok=True)
-        try:
-            partial.rename(target)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
-            if not target.exists():
-                raise
 
     def _read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
         finals, histories, snapshots = [], [], {step: [] for step in sorted(set(keep))}
