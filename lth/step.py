@@ -144,7 +144,9 @@ class Step:
 
         Raises torch.OutOfMemoryError where the replicas do not fit into the device's memory together.
         """
-        with _arithmetic(self.recipe.precision), torch.cuda.device(self.work.device):
+        # what is compiled serves all populations of the same kind; by default eight kinds at most
+        kinds = torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10_000)
+        with kinds, _arithmetic(self.recipe.precision), torch.cuda.device(self.work.device):
             aside = torch.cuda.Stream()  # recording asks for a stream that is not the default one
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):

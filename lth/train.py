@@ -7,6 +7,7 @@ there a run can be stopped.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 import warnings
@@ -198,6 +199,7 @@ def _halved(groups: list[Group]) -> list[Group]:
         halved += group.halves() if group.too_big else [group]
         if group.too_big:
             group.release()
+    gc.collect()
     torch.cuda.empty_cache()
     return halved
 

@@ -263,6 +263,9 @@ def test_the_compiled_step_is_the_same_step(name, monkeypatch):
     monkeypatch.setattr(step.torch, "compile", whole)
     compiled = train(population, data, recipe, **kind)
     assert counts["stats"]["unique_graphs"] == 2  # forward pass and update
+    again = train(population[[1, 0]], data, recipe, **kind).final
+    assert counts["stats"]["unique_graphs"] == 2  # the next population of this kind needs no compiling
+    torch.testing.assert_close(again.theta()[[1, 0]], compiled.final.theta(), rtol=0, atol=1e-12)
     torch.testing.assert_close(compiled.final.theta(), plain.final.theta(), rtol=0, atol=1e-12)
     for n, buffer in plain.final.buffers.items():
         torch.testing.assert_close(compiled.final.buffers[n], buffer, rtol=1e-10, atol=1e-12)

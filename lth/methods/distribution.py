@@ -14,7 +14,7 @@ import torch
 
 from lth import seeds as streams
 from lth.errors import UsageError
-from lth.methods.prune import kept, largest
+from lth.methods.prune import check_sparsity, kept, largest
 from lth.models import Model
 from lth.population import Population, Tensors
 
@@ -55,7 +55,7 @@ def random_masks(population: Population, sparsities: Mapping[str, float]) -> Ten
         raise UsageError(f"sparsities do not fit {population.model.name}: missing or foreign {', '.join(wrong)}")
     masks = {}
     for layer, (name, old) in enumerate(population.masks.items()):
-        _check(sparsities[name])
+        check_sparsity(sparsities[name])
         size = old[0].numel()
         generators = [streams.torch_stream(seed, streams.MASK, layer) for seed in population.seeds]
         scores = torch.stack([torch.rand(size, generator=generator) for generator in generators])
@@ -63,14 +63,9 @@ def random_masks(population: Population, sparsities: Mapping[str, float]) -> Ten
     return masks
 
 
-def _check(sparsity: float) -> None:
-    if not 0 <= sparsity < 1:
-        raise UsageError(f"sparsity is the fraction of zeros, at least 0 and below 1, not {sparsity}")
-
-
 def _shapes(model: Model, sparsity: float, dense: Collection[str]) -> dict[str, tuple[int, ...]]:
     """Shapes of the prunable parameters; UsageError where `sparsity` or `dense` make no sense for them."""
-    _check(sparsity)
+    check_sparsity(sparsity)
     if unknown := sorted(set(dense) - set(model.prunable)):
         raise UsageError(f"{model.name} has no layer {', '.join(unknown)}: it has {', '.join(model.prunable)}")
     return {name: tuple(model.shapes.params[name]) for name in model.prunable}

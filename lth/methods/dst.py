@@ -17,6 +17,7 @@ from lth import seeds as streams
 from lth.data import Data, Split
 from lth.errors import UsageError
 from lth.gradients import mean_gradients
+from lth.methods.prune import largest
 from lth.population import Population, Tensors
 
 Grow = Literal["random", "gradient", "least_gradient"]
@@ -31,15 +32,8 @@ def rewire(weights: Tensor, mask: Tensor, wanted: Tensor, fraction: float) -> Te
     """
     active = mask.sum(1)
     count = (active.double() * fraction).long()
-    kept = _largest(weights.abs().masked_fill(~mask, -1), active - count)
-    return kept | _largest(wanted.nan_to_num().masked_fill(kept, -torch.inf), count)
-
-
-def _largest(scores: Tensor, counts: Tensor) -> Tensor:
-    """(r, n) scores, (r,) counts → (r, n) bool: as `prune.largest`, with a count for each row."""
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    first = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
-    return torch.zeros_like(first).scatter_(1, order, first)
+    kept = largest(weights.abs().masked_fill(~mask, -1), active - count)
+    return kept | largest(wanted.nan_to_num().masked_fill(kept, -torch.inf), count)
 
 
 @dataclass(frozen=True)

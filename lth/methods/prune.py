@@ -21,20 +21,25 @@ def kept(n: int, sparsity: float) -> int:
     return max(1, round(n * (1 - sparsity)))
 
 
-def largest(scores: Tensor, count: int) -> Tensor:
-    """(r, n) scores → (r, n) bool, True for the `count` largest of each row; the first of equals wins."""
+def largest(scores: Tensor, count: int | Tensor) -> Tensor:
+    """(r, n) scores → (r, n) bool, True for the `count` largest of each row; the first of equals wins.
+
+    `count` is one number for all rows, or one each, (r,).
+    """
     order = scores.argsort(dim=1, descending=True, stable=True)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :count], True)
+    first = torch.arange(scores.shape[1], device=scores.device) < torch.as_tensor(count).to(scores.device).view(-1, 1)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, first.expand_as(scores))
 
 
-def _check(sparsity: float) -> None:
+def check_sparsity(sparsity: float) -> None:
+    """Raises UsageError where `sparsity` is none."""
     if not 0 <= sparsity < 1:
         raise UsageError(f"sparsity is the fraction of zeros, at least 0 and below 1, not {sparsity}")
 
 
 def magnitude_masks_per_layer(population: Population, sparsity: float) -> Tensors:
     """Every prunable layer at the same sparsity: name → (R, *shape) bool. Pruned weights stay pruned."""
-    _check(sparsity)
+    check_sparsity(sparsity)
     masks = {}
     for name, old in population.masks.items():
         scores = population.params[name].abs().masked_fill(~old, -1).flatten(1)
@@ -44,7 +49,7 @@ def magnitude_masks_per_layer(population: Population, sparsity: float) -> Tensor
 
 def magnitude_masks_global(population: Population, sparsity: float) -> Tensors:
     """One ranking over all prunable layers of a replica: name → (R, *shape) bool. Pruned stays pruned."""
-    _check(sparsity)
+    check_sparsity(sparsity)
     old = torch.cat([m.flatten(1) for m in population.masks.values()], dim=1)
     scores = torch.cat([population.params[n].abs().flatten(1) for n in population.masks], dim=1)
     new = largest(scores.masked_fill(~old, -1), kept(old.shape[1], sparsity)) & old
@@ -88,7 +93,7 @@ class Gradual:
     every: int
 
     def __post_init__(self) -> None:
-        _check(self.sparsity)
+        check_sparsity(self.sparsity)
         if not (0 <= self.start < self.end and self.every > 0):
             raise UsageError(f"gradual pruning needs 0 ≤ start < end and every > 0, not {self}")
 
