@@ -224,7 +224,9 @@ class Group:
 
     def release(self) -> None:
         """Gives back the memory that the step took, once training is over."""
-        self.taking.take = self.taking.network = self.taking.teacher = None
+        self.taking.take = self.taking.network = self.taking.teacher = self.taking.variables = self.taking.optimised = (
+            None
+        )
 
 
 def _numbers(measured: Any) -> list[float]:

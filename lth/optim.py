@@ -8,6 +8,8 @@ the mask changes. A pruned weight then stays at exactly zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,33 +25,47 @@ def new_state(recipe: Recipe, param: Tensor) -> list[Tensor]:
 def step_(
     recipe: Recipe,
     factors: Tensor,
-    param: Tensor,
-    grad: Tensor,
-    mask: Tensor | None,
-    state: list[Tensor],
-    lr: Tensor,
-    decay: Tensor | None,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    states: Sequence[list[Tensor]],
+    lrs: Sequence[Tensor],
+    decays: Sequence[Tensor | None],
 ) -> None:
-    """One step on one parameter, in place, as `torch.optim.SGD` or `Adam` would do it.
+    """One step on all parameters, in place, as `torch.optim.SGD` or `Adam` would do it.
 
-    factors: (3,), the row of `Recipe.factors` for this step. param, grad, mask and each of state: (r, *shape).
-    lr, decay: (r, 1, …), each replica's peak learning rate and the factor of w in its gradient; None: no decay.
+    factors: (3,), the row of `Recipe.factors` for this step. All else has one entry for each parameter, (r, *shape)
+    or, of one replica, (*shape): grads and what is in states have its shape; masks too, None: nothing is pruned; lrs
+    and decays, (r, 1, …) or (1, …), are each replica's peak learning rate and the factor of w in its gradient, None:
+    no decay.
+
+    The functions for lists of tensors spare Python an operation for each parameter: two threads that train a replica
+    each would spend their time waiting for one another in it.
     """
-    if decay is not None:
-        grad = grad.addcmul(decay, param)
-    if mask is not None:
-        grad = grad * mask
-    rate = lr * factors[0]
+    grads = list(grads)
+    if some := [i for i, decay in enumerate(decays) if decay is not None]:
+        terms = ([of[i] for i in some] for of in (grads, decays, params))
+        for i, grad in zip(some, torch._foreach_addcmul(*terms), strict=True):
+            grads[i] = grad
+    if some := [i for i, mask in enumerate(masks) if mask is not None]:
+        terms = ([of[i] for i in some] for of in (grads, masks))
+        for i, grad in zip(some, torch._foreach_mul(*terms), strict=True):
+            grads[i] = grad
+    rates = torch._foreach_mul(lrs, factors[0])
     if recipe.optimizer == "sgd":
-        (velocity,) = state
-        velocity.mul_(recipe.momentum).add_(grad)
-        param.addcmul_(rate, velocity, value=-1)
+        velocities = [velocity for (velocity,) in states]
+        torch._foreach_mul_(velocities, recipe.momentum)
+        torch._foreach_add_(velocities, grads)
+        torch._foreach_addcmul_(params, rates, velocities, value=-1)
     else:
-        mean, square = state
-        mean.lerp_(grad, 1 - BETA1)
-        square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-        scale = (square / factors[2]).sqrt_().add_(EPSILON)
-        param.addcdiv_(mean * (rate / factors[1]), scale, value=-1)
+        means, squares = zip(*states, strict=True)
+        torch._foreach_lerp_(means, grads, 1 - BETA1)
+        torch._foreach_mul_(squares, BETA2)
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - BETA2)
+        scales = torch._foreach_sqrt(torch._foreach_div(squares, factors[2]))
+        torch._foreach_add_(scales, EPSILON)
+        steps = torch._foreach_mul(means, torch._foreach_div(rates, factors[1]))
+        torch._foreach_addcdiv_(params, steps, scales, value=-1)
 
 
 @torch.no_grad()

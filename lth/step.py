@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -50,19 +50,39 @@ class Step:
         self.used = {n: bool((rate != 0).any()) for n, rate in self.rates.items()}
         self.table = torch.tensor(recipe.factors(), dtype=self.dtype, device=device)
         self.network = work.network().train()
+        named = dict(self.network.named_parameters())
+        self.variables = [named[name] for name in work.params]
         self.teacher = teacher.network().eval() if teacher is not None and self.used["distill"] else None
         self.channels_last = any(p.ndim == 5 for p in work.params.values())
-        self.cursor, self.slot = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
+        self.clock = torch.zeros(2, dtype=torch.int64, device=device)
+        self.cursor, self.slot = self.clock  # the step it is, and its place among the examples in line
         self.order = torch.zeros(BLOCK, replicas, recipe.batch_size, dtype=torch.int64, device=device)
         self.moves = torch.zeros(*self.order.shape, 3, dtype=torch.uint8, device=device) if recipe.augment else None
         self.sums = torch.zeros(replicas, 2, dtype=torch.float64, device=device)  # of loss and accuracy
-        self.failed = torch.full((replicas,), -1, dtype=torch.int64, device=device)  # first step without a number
+        self.alive = torch.ones(replicas, dtype=torch.bool, device=device)  # whether the loss is a number so far
+        self.lasted = torch.zeros(replicas, dtype=torch.int64, device=device)  # steps as long as it was one
+        self.ones = torch.ones(replicas, dtype=self.dtype, device=device)
+        self.optimised = self._optimised()
         self.take = self._take
 
     def _column(self, name: str) -> Tensor:
         """A per-replica field of the recipe, from the frame where it has that column: (r,)."""
         values = self.work.frame.get(name, [getattr(self.recipe, name)] * len(self.work))
         return torch.tensor(np.asarray(values, float), dtype=self.dtype, device=self.work.device)
+
+    def _optimised(self) -> dict[str, list]:
+        """What `optim.step_` works on, parameter by parameter, all in the shape of the network's own parameters."""
+        lists: dict[str, list] = {"params": [], "masks": [], "states": [], "lrs": [], "decays": []}
+        for variable, (name, param) in zip(self.variables, self.work.params.items(), strict=True):
+            column = (-1, *[1] * (variable.ndim - 1))
+            mask, scale = self.masked.get(name), self.recipe.decay_scale(param.ndim - 1)
+            decays = self.used["weight_decay"] and scale
+            lists["params"].append(variable.detach())
+            lists["masks"].append(None if mask is None else mask.view(variable.shape))
+            lists["states"].append([state.view(variable.shape) for state in self.states[name]])
+            lists["lrs"].append(self.rates["lr"].view(column))
+            lists["decays"].append(self.rates["weight_decay"].view(column) * scale if decays else None)
+        return lists
 
     def note_masks(self) -> None:
         """To be called when the masks of `work` have changed."""
@@ -82,15 +102,14 @@ class Step:
         work = {"params": self.work.params, "masks": self.work.masks, "buffers": self.work.buffers}
         named = {f"{kind}.{n}": t for kind, ts in work.items() for n, t in ts.items()}
         named |= {f"state.{i}.{n}": t for n, ts in self.states.items() for i, t in enumerate(ts)}
-        return named | {"sums": self.sums, "failed": self.failed}
+        return named | {"sums": self.sums, "alive": self.alive, "lasted": self.lasted}
 
     # --- the step ---------------------------------------------------------------------------------------
 
     def _take(self) -> None:
-        params = dict(self.network.named_parameters())
         objective, loss, accuracy = self._objective()
-        grads = torch.autograd.grad(objective.sum(), params.values())  # a replica's loss knows its own weights only
-        self._update(dict(zip(params, grads, strict=True)), loss.detach(), accuracy)
+        grads = torch.autograd.grad(objective, self.variables, self.ones)  # a replica's loss knows its own weights
+        self._update(grads, loss.detach(), accuracy)
 
     def _objective(self) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the loss that is part of it, and the accuracy, on this step's batch: (r,) each."""
@@ -102,8 +121,7 @@ class Step:
         images = self.data.train.scaled(images).to(self.dtype).view(*index.shape, *images.shape[1:]).flatten(1, 2)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        lower = self.recipe.precision == "bf16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=lower, cache_enabled=False):
+        with self._products():
             logits = self.network(images)
             taught = None
             if self.teacher is not None:
@@ -118,24 +136,24 @@ class Step:
         accuracy = (logits.detach().argmax(-1) == labels).to(self.dtype).mean(0)
         if self.penalty is None:
             return loss, loss, accuracy
-        stacked = {n: p.reshape(self.work.params[n].shape) for n, p in self.network.named_parameters()}
+        stacked = {n: v.reshape(p.shape) for v, (n, p) in zip(self.variables, self.work.params.items(), strict=True)}
         return loss + self.penalty(stacked, self.work.masks), loss, accuracy
 
+    def _products(self) -> contextlib.AbstractContextManager:
+        """In which precision matrices are multiplied."""
+        if self.recipe.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(self.work.device.type, torch.bfloat16, cache_enabled=False)
+
     @torch.no_grad()
-    def _update(self, grads: Tensors, loss: Tensor, accuracy: Tensor) -> None:
+    def _update(self, grads: Sequence[Tensor], loss: Tensor, accuracy: Tensor) -> None:
         """The optimiser's part, and the bookkeeping."""
         factors = self.table.index_select(0, self.cursor)[0]
-        for name, param in self.work.params.items():
-            shape = (-1, *[1] * (param.ndim - 1))
-            scale = self.recipe.decay_scale(param.ndim - 1)
-            decay = self.rates["weight_decay"].view(shape) * scale if self.used["weight_decay"] and scale else None
-            grad, lr = grads[name].reshape(param.shape), self.rates["lr"].view(shape)
-            optim.step_(self.recipe, factors, param, grad, self.masked.get(name), self.states[name], lr, decay)
+        optim.step_(self.recipe, factors, grads=grads, **self.optimised)
         self.sums += torch.stack([loss, accuracy], dim=1)
-        first = (self.failed < 0) & ~loss.isfinite()
-        self.failed.copy_(torch.where(first, self.cursor, self.failed))
-        self.cursor += 1
-        self.slot += 1
+        self.alive &= loss.isfinite()
+        self.lasted += self.alive
+        self.clock += 1
 
     # --- on a GPU ---------------------------------------------------------------------------------------
 
@@ -173,13 +191,12 @@ class Step:
 
     def _rehearse(self) -> None:
         """A few times the same step, then undone: the first ones compile and choose kernels."""
-        changing = [*self.tensors().values(), self.cursor, self.slot]
+        changing = [*self.tensors().values(), self.clock]
         before = [tensor.clone() for tensor in changing]
         try:
             for _ in range(3):
                 self._take()
-                self.cursor.copy_(before[-2])
-                self.slot.copy_(before[-1])
+                self.clock.copy_(before[-1])
         finally:
             for tensor, old in zip(changing, before, strict=True):
                 tensor.copy_(old)

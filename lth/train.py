@@ -130,7 +130,7 @@ def train(
         standings, before = checkpoints.restore(checkpoint, name, population, plan.keep)
     groups, start = [], 0
     for standing in standings:
-        stop = start + len(standing.tensors["failed"]) if standing else len(population)
+        stop = start + len(standing.tensors["lasted"]) if standing else len(population)
         size = group_size(population)
         for at in range(start, stop, size):
             rows = slice(at, min(at + size, stop))
@@ -167,13 +167,13 @@ def train(
         if not any(group.midway for group in groups):  # otherwise the checkpoint before stays
             save()
         raise
-    failed = torch.cat([group.taking.failed for group in groups]).tolist()
+    lasted = torch.cat([group.taking.lasted for group in groups]).tolist()
     run = Run(
         final=concat([group.result() for group in groups]),
         history=pd.concat([group.table() for group in groups], ignore_index=True),
         snapshots={step: concat([group.kept[step] for group in groups]) for step in plan.keep},
         seconds=before + time.monotonic() - started,
-        failed={r: step for r, step in enumerate(failed) if step >= 0},
+        failed={r: step for r, step in enumerate(lasted) if step < recipe.steps},
     )
     if run.failed:
         r, step = next(iter(run.failed.items()))

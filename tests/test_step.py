@@ -26,7 +26,7 @@ from lth.population import Population, concat
 from lth.recipe import Recipe
 from lth.train import train
 
-BIG = [name for name in ARCHITECTURES if name.startswith(("vgg", "resnet18", "resnet34", "resnet50"))]
+BIG = [name for name in ARCHITECTURES if name.startswith(("vgg", "mobilenet", "resnet18", "resnet34", "resnet50"))]
 SMALL = {"lenet_300_100": (1, 8, 8), "lenet5": (1, 16, 16), "conv4": (3, 8, 8)}
 OPTIONS = {
     "resnet20": {"skips": "conv"},

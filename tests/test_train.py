@@ -199,13 +199,13 @@ def test_an_interrupt_inside_a_step_saves_no_half_step(lenets, toy, tmp_path, mo
     whole = train(lenets, toy, recipe)
     monkeypatch.setattr(train_module, "CHECKPOINT_EVERY", 0)
     monkeypatch.setattr(engine, "STRETCH", 0)
-    parameters = [0]
+    calls = [0]
 
-    def interrupted(*args: object) -> None:
-        parameters[0] += 1
-        if parameters[0] == 123:  # the third parameter of some replica's fifth step
+    def interrupted(*args: object, **kwargs: object) -> None:
+        calls[0] += 1
+        step_(*args, **kwargs)
+        if calls[0] == 13:  # some replica's fifth step: its weights have changed, its state is not yet noted
             raise KeyboardInterrupt
-        return step_(*args)
 
     step_ = optim.step_
     monkeypatch.setattr(optim, "step_", interrupted)
