@@ -16,8 +16,9 @@ test: env  ## all tests
 lint: env  ## style and unused code
 	$(BIN)/ruff check .
 
-bench: env  ## speed against plain PyTorch loops
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+bench: env  ## speed against plain PyTorch loops, which the book then shows
+	$(BIN)/python benchmarks/train.py --save
+	@for file in $(filter-out benchmarks/train.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
 
 lock: env  ## write requirements.lock anew from the pins of pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --target build/uv uv==0.13.8

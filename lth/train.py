@@ -30,6 +30,7 @@ from lth.parallel import cores, workers
 from lth.population import Population, Tensors, concat
 from lth.recipe import PER_REPLICA, Recipe
 
+WIDE = 5_000_000  # parameters
 CHECKPOINT_EVERY = 30.0  # seconds
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing checkpoints
 
@@ -146,11 +147,13 @@ def train(
 
     on_cpu = population.device.type == "cpu"
     try:
-        # on a CPU one thread each, even for one replica: its numbers must not depend on how many others there are
-        with workers(cores() if on_cpu else 1) as spread:
+        # as many threads each, even for one replica: its numbers must not depend on how many others there are
+        threads = threads_each(population)
+        at_once = cores() // threads if on_cpu else 1
+        with workers(at_once, threads) as spread:
             while unfinished := [group for group in groups if group.step < recipe.steps]:
                 behind = sorted(unfinished, key=lambda group: group.step)
-                chosen = behind[: cores()] if on_cpu else unfinished[:1]
+                chosen = behind[:at_once] if on_cpu else unfinished[:1]
                 for group in chosen:
                     group.get_ready()
                 if any(group.too_big for group in chosen):
@@ -188,6 +191,15 @@ def train(
 def group_size(population: Population) -> int:
     """How many replicas share one stacked step, to begin with: all on a GPU, one on a CPU."""
     return 1 if population.device.type == "cpu" else len(population)
+
+
+def threads_each(population: Population) -> int:
+    """Cores that one replica gets on a CPU: one, but all of them for a network of more than `WIDE` parameters.
+
+    Two small networks on two cores do not get in each other's way, two halves of an operation of one small network
+    do. Of large ones the caches hold one, and its operations are long enough to be shared.
+    """
+    return cores() if sum(shape.numel() for shape in population.model.shapes.params.values()) > WIDE else 1
 
 
 def _halved(groups: list[Group]) -> list[Group]:

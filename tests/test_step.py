@@ -119,6 +119,16 @@ def test_outputs_do_not_depend_on_the_way_they_are_computed():
                 torch.testing.assert_close(stacked[:, r], population.module(r).eval()(images), rtol=0, atol=1e-12)
 
 
+def test_a_large_network_does_not_depend_on_the_others_either():
+    """It has all cores to itself, alone or not."""
+    population = networks("resnet18")
+    assert train_module.threads_each(population) == torch.get_num_threads()
+    assert train_module.threads_each(networks("lenet5")) == 1
+    data, recipe = data_for(population), Recipe(steps=2, batch_size=4)
+    together = train(population, data, recipe).final.theta()
+    assert torch.equal(together[[1]], train(population[[1]], data, recipe).final.theta())
+
+
 def test_losses_of_each_replica_come_from_the_frame(way):
     population = networks("conv4", 3)
     data, recipe = data_for(population), Recipe(steps=6, batch_size=8, lr=0.01)
@@ -256,7 +266,7 @@ def test_the_compiled_step_is_the_same_step(name, monkeypatch):
     plain = train(population, data, recipe, **kind)
     Recorder(len(population), monkeypatch)
     monkeypatch.setattr(step.Step, "record", step.Step.compile)
-    monkeypatch.setattr(train_module, "workers", lambda count: nullcontext(lambda f, items: [*map(f, items)]))
+    monkeypatch.setattr(train_module, "workers", lambda *counts: nullcontext(lambda f, items: [*map(f, items)]))
     counts = torch._dynamo.utils.counters
     counts.clear()
     whole = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)

@@ -195,7 +195,7 @@ def test_a_resumed_run_ends_with_the_same_bits(lenets, toy, tmp_path, monkeypatc
 def test_an_interrupt_inside_a_step_saves_no_half_step(lenets, toy, tmp_path, monkeypatch):
     """Ctrl-C where a replica is trained by the thread that is interrupted."""
     recipe, path = Recipe(steps=12, batch_size=16), tmp_path / "run.safetensors"
-    monkeypatch.setattr(train_module, "workers", lambda count: nullcontext(lambda f, items: [*map(f, items)]))
+    monkeypatch.setattr(train_module, "workers", lambda *counts: nullcontext(lambda f, items: [*map(f, items)]))
     whole = train(lenets, toy, recipe)
     monkeypatch.setattr(train_module, "CHECKPOINT_EVERY", 0)
     monkeypatch.setattr(engine, "STRETCH", 0)
