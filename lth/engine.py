@@ -19,7 +19,7 @@ from lth.errors import LthError
 from lth.losses import Penalty
 from lth.population import Population, Tensors
 from lth.recipe import Recipe
-from lth.step import BLOCK, Step
+from lth.step import BLOCK, Step, likes_channels_last
 
 if TYPE_CHECKING:
     from lth.train import MaskUpdate, Probe
@@ -74,10 +74,11 @@ class Group:
         """`standing`: to go on from there; otherwise training begins."""
         self.population, self.rows, self.plan = population, rows, plan
         mine = population[rows]
+        copy = _channels_last if likes_channels_last(mine) else torch.clone
         self.work = replace(
             mine,
-            params={n: _channels_last(p) for n, p in mine.params.items()},
-            masks={n: _channels_last(m) for n, m in mine.masks.items()},
+            params={n: copy(p.detach()) for n, p in mine.params.items()},
+            masks={n: copy(m) for n, m in mine.masks.items()},
             buffers={n: b.clone() for n, b in mine.buffers.items()},
         )
         teacher, penalty = plan.teacher, plan.penalty
@@ -237,5 +238,5 @@ def _numbers(measured: Any) -> list[float]:
 def _channels_last(stack: Tensor) -> Tensor:
     """A copy in which each replica's convolution kernel is channels-last, the layout convolutions like best."""
     if stack.ndim != 5:
-        return stack.detach().clone()
-    return stack.detach().permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
+        return stack.clone()
+    return stack.permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)

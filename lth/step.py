@@ -23,6 +23,7 @@ from lth.losses import Penalty
 from lth.population import Population, Tensors
 from lth.recipe import PER_REPLICA, Recipe
 
+WIDE = 5_000_000  # parameters; larger networks get all cores of a CPU (`lth.train.threads_each`)
 BLOCK = 100  # steps whose examples are put on the device at a time
 
 
@@ -53,7 +54,7 @@ class Step:
         named = dict(self.network.named_parameters())
         self.variables = [named[name] for name in work.params]
         self.teacher = teacher.network().eval() if teacher is not None and self.used["distill"] else None
-        self.channels_last = any(p.ndim == 5 for p in work.params.values())
+        self.channels_last = likes_channels_last(work)
         self.clock = torch.zeros(2, dtype=torch.int64, device=device)
         self.cursor, self.slot = self.clock  # the step it is, and its place among the examples in line
         self.order = torch.zeros(BLOCK, replicas, recipe.batch_size, dtype=torch.int64, device=device)
@@ -200,6 +201,17 @@ class Step:
         finally:
             for tensor, old in zip(changing, before, strict=True):
                 tensor.copy_(old)
+
+
+def likes_channels_last(population: Population) -> bool:
+    """Whether convolutions are fastest with the channels as last axis: those of large networks on a CPU are not."""
+    convolves = any(p.ndim == 5 for p in population.params.values())
+    return convolves and not (population.device.type == "cpu" and is_wide(population))
+
+
+def is_wide(population: Population) -> bool:
+    """Whether a network has more than `WIDE` parameters."""
+    return sum(shape.numel() for shape in population.model.shapes.params.values()) > WIDE
 
 
 @contextlib.contextmanager

@@ -29,8 +29,8 @@ from lth.losses import Penalty
 from lth.parallel import cores, workers
 from lth.population import Population, Tensors, concat
 from lth.recipe import PER_REPLICA, Recipe
+from lth.step import is_wide
 
-WIDE = 5_000_000  # parameters
 CHECKPOINT_EVERY = 30.0  # seconds
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing checkpoints
 
@@ -194,12 +194,12 @@ def group_size(population: Population) -> int:
 
 
 def threads_each(population: Population) -> int:
-    """Cores that one replica gets on a CPU: one, but all of them for a network of more than `WIDE` parameters.
+    """Cores that one replica gets on a CPU: one, but all of them for a large network.
 
     Two small networks on two cores do not get in each other's way, two halves of an operation of one small network
     do. Of large ones the caches hold one, and its operations are long enough to be shared.
     """
-    return cores() if sum(shape.numel() for shape in population.model.shapes.params.values()) > WIDE else 1
+    return cores() if is_wide(population) else 1
 
 
 def _halved(groups: list[Group]) -> list[Group]:
