@@ -194,10 +194,10 @@ def clock(device: str) -> float:
 
 
 def busy_elsewhere() -> float:
-    """Core-seconds that all other programs have used since the machine was started."""
+    """Core-seconds that other programs have used since the machine was started, but for those that yield (`nice`)."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-    idle, waiting = ticks[3:5]
-    return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK") - time.process_time()
+    yielding, (idle, waiting) = ticks[1], ticks[3:5]
+    return (sum(ticks) - yielding - idle - waiting) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def highest(device: str, reset: bool = False) -> int:

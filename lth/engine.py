@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lth.train import MaskUpdate, Probe
 
 LOG_EVERY = 100  # steps between two rows of the history
+BELONGS = "belongs"  # in an entry of a group's history: whether it is a row of the replica's own
 STRETCH = 1.0  # seconds a group trains at most before others get their turn
 
 
@@ -177,23 +179,36 @@ class Group:
         plan, last = self.plan, self.step == self.plan.recipe.steps
         due = {method: rule for method, rule in plan.updates.items() if rule.due(self.step)}
         due = {method: rule for method, rule in due.items() if (self.work.frame["method"] == method).any()}
+        updated = np.isin(self.work.frame["method"], list(due)) if due else np.zeros(len(self.work), bool)
         around = [probe for probe in plan.probes if due and probe.around_updates]
         measured: dict[str, Any] = {}
+
+        def measure(probe: Probe, rows: np.ndarray, suffix: str = "") -> None:
+            for name, value in probe.measure(self.work, plan.data).items():
+                measured[name + suffix] = np.where(rows, _numbers(value), math.nan)
+
         for probe in around:
-            measured |= {f"{name}_before": v for name, v in probe.measure(self.work, plan.data).items()}
+            measure(probe, updated, "_before")
         for method, rule in due.items():
             self._update_masks(np.flatnonzero(self.work.frame["method"] == method), rule)
         if self.step in plan.keep:
             self.kept[self.step] = self.result()
+        regular = last or (self.step > 0 and self.step % LOG_EVERY == 0)
         for probe in plan.probes:
-            if last or self.step % probe.every == 0 or probe in around:
-                measured |= probe.measure(self.work, plan.data)
-        if measured or (self.step and self.step % LOG_EVERY == 0) or last:
+            if last or self.step % probe.every == 0:
+                measure(probe, np.ones(len(self.work), bool))
+                regular = True
+            elif probe in around:
+                measure(probe, updated)
+        if regular or around:
             count = self.step - self.logged
-            mean = self.taking.sums / count if count else self.taking.sums * float("nan")
+            mean = self.taking.sums / count if count and regular else self.taking.sums * math.nan
             loss, accuracy = mean.T.tolist()
             entry = {"step": self.step, "loss": loss, "accuracy": accuracy}
-            self.history.append(entry | {name: _numbers(value) for name, value in measured.items()})
+            entry |= {name: value.tolist() for name, value in measured.items()}
+            # a row between the regular ones belongs only to those whose masks changed
+            self.history.append(entry | {BELONGS: [True] * len(self.work) if regular else updated.tolist()})
+        if regular:
             self.taking.sums.zero_()
             self.logged = self.step
 
@@ -221,7 +236,8 @@ class Group:
         cell = lambda value, r: value[r] if isinstance(value, list) else value  # noqa: E731
         rows = [{n: cell(v, r) for n, v in entry.items()} for r in range(len(self.work)) for entry in self.history]
         owners = np.repeat(np.arange(len(self.work)), len(self.history))
-        return self.work.frame.iloc[owners].reset_index(drop=True).assign(**pd.DataFrame(rows))
+        table = self.work.frame.iloc[owners].reset_index(drop=True).assign(**pd.DataFrame(rows))
+        return table[table[BELONGS]].drop(columns=BELONGS).reset_index(drop=True)
 
     def release(self) -> None:
         """Gives back the memory that the step took, once training is over."""

@@ -26,7 +26,7 @@ from lth.engine import Group, Plan
 from lth.errors import UsageError
 from lth.identity import run_keys
 from lth.losses import Penalty
-from lth.parallel import cores, workers
+from lth.parallel import cores, keep_freed_memory, workers
 from lth.population import Population, Tensors, concat
 from lth.recipe import PER_REPLICA, Recipe
 from lth.step import is_wide
@@ -75,7 +75,8 @@ class Run:
 
     final:     the trained population.
     history:   one row per replica and logged step: the replica's columns, `step`, `loss` and `accuracy` on the
-               training batches since the row before, and what the probes measured.
+               training batches since the row before, and what the probes measured. A probe around updates adds rows
+               for the replicas updated; those between two regular ones have no loss and accuracy of their own.
     snapshots: step → the population after that many steps.
     seconds:   of wall time, for all replicas together, interruptions not counted.
     failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number; {} is what one hopes for.
@@ -146,6 +147,8 @@ def train(
             checkpoints.save(groups, checkpoint, name, before + time.monotonic() - started)
 
     on_cpu = population.device.type == "cpu"
+    if on_cpu:
+        keep_freed_memory()
     try:
         # as many threads each, even for one replica: its numbers must not depend on how many others there are
         threads = threads_each(population)

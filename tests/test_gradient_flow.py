@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 from conftest import double
 from torch.nn import functional as F
 
-from lth.analysis.gradient_flow import GradientFlow
+from lth import train as train_module
+from lth.analysis.gradient_flow import GradientFlow, changes
+from lth.book.store import Store
+from lth.errors import UsageError
 from lth.gradients import mean_gradients
 from lth.methods import init, prune
 from lth.methods.dst import DST
 from lth.models import Model
-from lth.population import Population
+from lth.population import Population, concat
 from lth.recipe import Recipe
-from lth.train import Probe, train
+from lth.train import Probe
+
+train = train_module.train
 
 
 @pytest.fixture
@@ -74,3 +80,36 @@ def test_around_each_update_it_is_recorded_before_and_after(sparse, toy, monkeyp
     after = GradientFlow(50)(run.at(4), toy)["gradient_flow"]
     assert history.gradient_flow[4] == pytest.approx(after[0].item(), rel=1e-12)
     assert history.gradient_flow_before[4] != history.gradient_flow[4]
+
+
+def test_each_replica_has_the_rows_of_its_own_rule_in_any_company(sparse, toy, monkeypatch, tmp_path):
+    """Rows at mask updates belong to those updated: on one device as on another, alone as together, stored or not."""
+    monkeypatch.setattr("lth.engine.LOG_EVERY", 6)
+    networks = concat([sparse.label(method=method) for method in ("Scratch", "RigL", "SET")])
+    rules = {"RigL": DST("gradient", 4, 12, block=100), "SET": DST("random", 5, 12, block=100)}
+    how = {"probes": [Probe(9, GradientFlow(50), around_updates=True)], "keep": [4]}
+    recipe = Recipe(steps=12, batch_size=20)
+    together = train(networks, toy, recipe, updates=rules, **how).history
+    steps = {method: rows.step.tolist() for method, rows in together[together.seed == 1].groupby("method")}
+    assert steps == {"Scratch": [0, 6, 9, 12], "RigL": [0, 4, 6, 8, 9, 12], "SET": [0, 5, 6, 9, 10, 12]}
+    before = together.dropna(subset="gradient_flow_before")
+    assert before.groupby("method").step.unique().map(list).to_dict() == {"RigL": [4, 8], "SET": [5, 10]}
+    assert together.loss.isna().tolist() == together.step.isin([0, 4, 5, 8, 10]).tolist()
+
+    stored = Store(tmp_path).train(networks, toy, recipe, updates=rules, **how).history
+    pd.testing.assert_frame_equal(stored, together, rtol=1e-12)
+    monkeypatch.setattr(train_module, "group_size", len)
+    stacked = train(networks, toy, recipe, updates=rules, **how).history
+    pd.testing.assert_frame_equal(stacked, together, rtol=1e-9)
+    scratch = train(networks[[0, 1]], toy, recipe, **how).history
+    assert "gradient_flow_before" not in scratch
+    shared = together[together.method == "Scratch"].drop(columns="gradient_flow_before").reset_index(drop=True)
+    pd.testing.assert_frame_equal(scratch, shared, rtol=1e-12)
+
+
+def test_changes_are_what_updates_did():
+    rows = {"step": [0, 4, 8], "gradient_flow": [1.0, 5.0, 2.0], "gradient_flow_before": [None, 3.0, 2.5]}
+    found = changes(pd.DataFrame(rows))
+    assert found.step.tolist() == [4, 8] and found.change.tolist() == [2.0, -0.5]
+    with pytest.raises(UsageError, match="around_updates=True"):
+        changes(pd.DataFrame({"step": [0], "gradient_flow": [1.0]}))

@@ -1,29 +1,51 @@
-"""How strongly the loss pulls on a network: the gradient flow [E, Sec. 2]."""
+"""Gradient flow: how fast the loss falls to first order [E, Eq. 27]."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pandas as pd
 import torch
+from torch import Tensor
 
-from lth.data import Data, Split
+from lth.data import Data
+from lth.errors import UsageError
 from lth.gradients import mean_gradients
-from lth.population import Population, Tensors
+from lth.population import Population
 
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """A probe for `train`: column `gradient_flow`, ∇Lᵀ∇L over the weights that are there.
+    """∇Lᵀ∇L of the active parameters, biases included: what a `lth.train.Probe` may measure [E, Figs. 2 and 3].
 
-    L is the mean cross-entropy of the first `block` training examples. By how much the loss falls in a small step of
-    gradient descent is the step times this number; weights that the mask hides cannot move and do not count.
+    block: L is the mean cross-entropy of so many training examples, the first of the data set; always the same, and
+           others than those that gradients for growing connections are taken from (`lth.methods.dst`).
+
+    With `Probe(…, around_updates=True)` the history tells it right before each mask update too: see `changes`.
     """
 
     block: int = 1000
 
-    def __call__(self, population: Population, data: Data) -> Tensors:
-        """Column name → one number per replica, (R,)."""
-        block = Split(data.train.images[: self.block], data.train.labels[: self.block])
-        grads, _ = mean_gradients(population, block)
-        seen = {n: g * population.masks[n] if n in population.masks else g for n, g in grads.items()}
-        return {"gradient_flow": torch.stack([g.flatten(1).square().sum(1) for g in seen.values()]).sum(0)}
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise UsageError(f"gradient flow needs a block of at least one example: {self}")
+
+    def __call__(self, population: Population, data: Data) -> dict[str, Tensor]:
+        """`gradient_flow` of each replica: (R,) float64, in nats per unit of learning rate."""
+        train = data.train
+        block = replace(train, images=train.images[: self.block], labels=train.labels[: self.block])
+        gradients, _ = mean_gradients(population, block)
+        active = (g * population.masks[n] if n in population.masks else g for n, g in gradients.items())
+        return {"gradient_flow": torch.stack([g.flatten(1).double().square().sum(1) for g in active]).sum(0)}
+
+
+def changes(history: pd.DataFrame, value: str = "gradient_flow") -> pd.DataFrame:
+    """The rows of a history at which masks were updated, with `change`: `value` after less `value` before.
+
+    Raises UsageError where the history has no such rows.
+    """
+    before = f"{value}_before"
+    if before not in history:
+        raise UsageError(f"no {before} in the history: record it with Probe(…, around_updates=True) and mask updates")
+    updates = history.dropna(subset=[before])
+    return updates.assign(change=updates[value] - updates[before]).reset_index(drop=True)

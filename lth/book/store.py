@@ -115,8 +115,10 @@ class Store:
         run.final[[r]].save(partial / "final.safetensors")
         for step, kept in run.snapshots.items():
             kept[[r]].save(partial / f"step_{step}.safetensors")
-        rows = len(run.history) // len(run.final)
-        history = run.history.iloc[r * rows : (r + 1) * rows].drop(columns=run.final.frame.columns)
+        owner = (run.history["step"].diff() <= 0).cumsum()  # a replica's steps increase
+        history = run.history[owner == r].drop(columns=run.final.frame.columns)
+        others = [name for name in history if name.endswith("_before") and history[name].isna().all()]
+        history = history.drop(columns=others)  # what only replicas with mask updates have
         write_text(partial / "history.csv", history.to_csv(index=False))
         meta = {
             "model": run.final.model.name,
