@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lth.data import Data, Split
+from lth.data import Data, Split, home
 from lth.methods.init import glorot_uniform
 from lth.models import Model
 from lth.population import Population
@@ -34,6 +34,11 @@ def toy() -> Data:
 def lenets() -> Population:
     """Three dense LeNet5 with seeds 0, 1, 2."""
     return glorot_uniform(Model("lenet5"), seeds=range(3), method="dense")
+
+
+def has_mnist() -> bool:
+    """Whether the true MNIST lies under LTH_DATA."""
+    return any((home() / part).exists() for part in ("mnist.safetensors", "MNIST/raw"))
 
 
 def double(population: Population) -> Population:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import has_mnist
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
@@ -425,7 +426,7 @@ def test_without_lth_data_the_cache_is_the_place(folder: Path, monkeypatch: pyte
 
 
 def test_the_true_mnist() -> None:
-    if not any((data.home() / part).exists() for part in ("mnist.safetensors", "MNIST/raw")):
+    if not has_mnist():
         pytest.skip("no MNIST under LTH_DATA")
     mnist = data.load("mnist")
     assert (len(mnist.train), len(mnist.test), mnist.shape) == (60_000, 10_000, (1, 28, 28))

@@ -36,6 +36,9 @@ def test_every_figure_has_a_caption_and_alternative_text(chapter):
     drawing = [cell for cell in notebook.cells if cell.cell_type == "code" and "plt.subplots" in cell.source]
     assert drawing
     for cell in drawing:
+        if "film.Film(" in cell.source:  # which has its own words and refers to the data of the figure before
+            assert "alt=" in cell.source and "caption=" in cell.source
+            continue
         shown = cell.metadata["mystnb"]
         assert len(shown["image"]["alt"]) > 40 and len(shown["figure"]["caption"]) > 40
         assert ".csv)" in shown["figure"]["caption"]

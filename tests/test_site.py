@@ -7,7 +7,6 @@ import json
 import struct
 import subprocess
 import sys
-import types
 import zlib
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from lth.book import CHAPTERS, ROOT, site
 from lth.errors import LthError, UsageError
 
 SCORECARD = "# Scorecard\n\n| Claim | Verdict |\n|---|---|\n| E8 | reproduced |\n"
-TABLE = ":::{table} Paper and ours.\n:name: tab-like\n\n| method | accuracy |\n|:--|--:|\n| LT | 98 |\n:::\n"
+TABLE = ":::{table} Paper and ours.\n:name: tab-NAME\n\n| method | accuracy |\n|:--|--:|\n| LT | 98 |\n:::\n"
 
 
 def png() -> str:
@@ -57,7 +56,7 @@ def edition(tmp_path: Path) -> Path:
             code("sparsity = 0.9", tags=["parameters"]),
             code("sparsity = 0.95", tags=["injected-parameters"]),
             code("draw()", {"image/png": png()}, mystnb=shown),
-            code("table()", {"text/html": "<p>html form</p>", "text/markdown": TABLE}),
+            code("table()", {"text/html": "<p>html form</p>", "text/markdown": TABLE.replace("NAME", chapter)}),
             markdown(f"```{{exercise}}\n:label: ex-{chapter}\nPredict.\n```"),
             markdown(f"````{{solution}} ex-{chapter}\n:class: dropdown\nIt falls.\n````"),
         ]
@@ -73,8 +72,7 @@ def edition(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of an older site; the scorecard is a stand-in."""
-    claims = types.SimpleNamespace(scorecard=lambda edition: SCORECARD)
-    monkeypatch.setitem(sys.modules, "lth.book.claims", claims)
+    monkeypatch.setattr("lth.book.claims.scorecard", lambda edition: SCORECARD)
     folder = tmp_path / "build" / "site"
     (folder / "book").mkdir(parents=True)
     (folder / "book" / "intro.html").write_text("older")
@@ -184,9 +182,9 @@ def test_the_site_holds_the_edition(edition: Path, out: Path):
         assert (out / notebook).with_suffix(".html").is_file()
     chapter = (out / "notebooks" / "03_lt_basin.html").read_text()
     assert 'alt="A falling line."' in chapter and "<figcaption>" in chapter and "Loss." in chapter
-    assert "Paper and ours." in chapter and 'id="tab-like"' in chapter and "html form" not in chapter
+    assert "Paper and ours." in chapter and 'id="tab-lt-basin"' in chapter and "html form" not in chapter
     assert "_static/mathjax/tex-mml-chtml.js" in chapter and "thebe" not in chapter
-    assert [path.read_text() for path in out.glob("_downloads/*/paths.csv")] == ["alpha,loss\n0,1\n"]
+    assert [path.read_text() for path in out.glob("_downloads/*/paths.csv")] == ["alpha,loss\n0,1\n"] * len(CHAPTERS)
     assert "mybinder.org" not in chapter or site.repository()
     assert "reproduced" in (out / "book" / "scorecard.html").read_text()
 

@@ -7,4 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: notebooks, book, _config.yml
 
 # command-line name → notebook, in the order of the book
-CHAPTERS: dict[str, str] = {"lt_basin": "notebooks/03_lt_basin.ipynb"}
+CHAPTERS: dict[str, str] = {
+    "gradient_flow": "notebooks/01_gradient_flow.ipynb",
+    "dst_updates": "notebooks/02_dst_updates.ipynb",
+    "lt_basin": "notebooks/03_lt_basin.ipynb",
+}

@@ -34,13 +34,13 @@ def house_style() -> None:
     )
 
 
-def legend_below(figure: Figure, columns: Sequence[str]) -> None:
+def legend_below(figure: Figure, columns: Sequence[str], rows: int = 1) -> None:
     """One legend under all panels in place of one in each, without the names of the columns it is made from."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     for ax in figure.axes:
         ax.get_legend().remove()
     kept = [entry for entry in zip(handles, labels, strict=True) if entry[1] not in columns]
-    figure.legend(*zip(*kept, strict=True), loc="outside lower center", ncols=len(kept))
+    figure.legend(*zip(*kept, strict=True), loc="outside lower center", ncols=-(-len(kept) // rows))
 
 
 class Table:

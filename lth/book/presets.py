@@ -17,6 +17,70 @@ from lth.errors import UsageError
 PRESETS = ("smoke", "quick", "gpu", "paper")
 
 
+SMALLEST_LAYER = 150  # weights of LeNet5's first layer on images of one channel
+
+
+class SparseTraining(BaseModel):
+    """What the chapters on sparse training, 1 and 2, have in common: LeNet5, its pruning, its mask updates.
+
+    The defaults are the papers' settings [E, Table 4]. The two chapters share the networks that they train alike.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or a folder or archive of images")
+    seeds: int = Field(5, ge=3, le=100, description="networks per method, each with the mask of a pruned network")
+    sparsity: float = Field(0.95, gt=0, lt=1, description="fraction of each layer's weights that is pruned")
+    steps: int = Field(11_719, gt=0, description="optimiser steps of every training run")
+    batch_size: int = Field(128, gt=0, description="training images per step")
+    lr: float = Field(0.05, gt=0, description="learning rate at the start of the cosine schedule")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="penalty weight_decay·‖w‖² on kernels, TensorFlow's convention")
+    prune_start: int = Field(3_000, ge=0, description="step at which gradual pruning begins")
+    prune_end: int = Field(7_000, gt=0, description="step at which the final sparsity is reached")
+    prune_every: int = Field(100, gt=0, description="steps between two prunings")
+    dst_drop_fraction: float = Field(0.3, gt=0, lt=1, description="share of weights that the first mask update drops")
+    dst_every: int = Field(500, gt=0, description="steps between two mask updates (100 in the authors' code)")
+    probe_every: int = Field(200, gt=0, description="steps between two measurements of the gradient flow")
+    block: int = Field(1_000, gt=0, description="training examples that gradient flow and RigL's gradients are of")
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        if not self.prune_start < self.prune_end <= self.steps:
+            raise ValueError(
+                f"pruning must start before it ends, within the run: 0 ≤ prune_start ({self.prune_start}) "
+                f"< prune_end ({self.prune_end}) ≤ steps ({self.steps})"
+            )
+        for name in ("dst_every", "probe_every"):
+            if (every := getattr(self, name)) >= self.steps:
+                raise ValueError(f"{name} ({every}) must be shorter than the run of {self.steps} steps")
+        for name in {"sparsity", "high_sparsity"} & set(type(self).model_fields):
+            if round(SMALLEST_LAYER * (1 - getattr(self, name))) < 1:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) empties the first layer of LeNet5, which has {SMALLEST_LAYER} "
+                    f"weights: below {1 - 0.5 / SMALLEST_LAYER:.4f} one is left"
+                )
+        return self
+
+
+class GradientFlow(SparseTraining):
+    """Chapter 1: initial weights of sparse networks, and the gradient flow in training."""
+
+    high_sparsity: float = Field(0.98, gt=0, lt=1, description="sparsity of the second table, and of the MLP 300-100")
+    mlp_lr: float = Field(0.2, gt=0, description="learning rate of the MLP 300-100 at the start")
+    mlp_weight_decay: float = Field(1e-4, ge=0, description="weight decay of the MLP 300-100")
+    draws: int = Field(10_000, ge=1_000, description="random draws in the checks of the derivation")
+    inputs: int = Field(200, ge=50, description="random images for the signal propagation")
+
+
+class DSTUpdates(SparseTraining):
+    """Chapter 2: what mask updates do to the gradient and to the Hessian."""
+
+    hessian_images: int = Field(60_000, ge=10, description="training images that give an exact Hessian, at most all")
+    lanczos_images: int = Field(1_000, ge=10, description="training images that give an estimated one, at most all")
+    lanczos_steps: int = Field(40, ge=10, description="Hessian-vector products per estimated spectrum")
+
+
 class LTBasin(BaseModel):
     """Chapter 3: lottery tickets and the basin of the pruning solution.
 
@@ -57,9 +121,83 @@ class LTBasin(BaseModel):
         return self
 
 
-CHAPTER_PARAMETERS: dict[str, type[BaseModel]] = {"lt_basin": LTBasin}
+CHAPTER_PARAMETERS: dict[str, type[BaseModel]] = {
+    "gradient_flow": GradientFlow,
+    "dst_updates": DSTUpdates,
+    "lt_basin": LTBasin,
+}
 
 _VALUES: dict[str, dict[str, dict[str, Any]]] = {
+    "gradient_flow": {
+        "smoke": {
+            "dataset": "digits",
+            "seeds": 3,
+            "steps": 30,
+            "batch_size": 16,
+            "prune_start": 10,
+            "prune_end": 20,
+            "prune_every": 5,
+            "dst_every": 10,
+            "probe_every": 10,
+            "block": 100,
+            "draws": 1_000,
+            "inputs": 50,
+        },
+        "quick": {
+            "dataset": "digits",
+            "seeds": 3,
+            "sparsity": 0.9,
+            "steps": 300,
+            "batch_size": 32,
+            "prune_start": 75,
+            "prune_end": 175,
+            "prune_every": 10,
+            "dst_every": 20,
+            "probe_every": 20,
+            "block": 200,
+            "high_sparsity": 0.95,
+            "mlp_lr": 0.05,
+            "draws": 2_000,
+            "inputs": 100,
+        },
+        "gpu": {},
+        "paper": {},
+    },
+    "dst_updates": {
+        "smoke": {
+            "dataset": "digits",
+            "seeds": 3,
+            "steps": 30,
+            "batch_size": 16,
+            "prune_start": 10,
+            "prune_end": 20,
+            "prune_every": 5,
+            "dst_every": 10,
+            "probe_every": 10,
+            "block": 100,
+            "hessian_images": 50,
+            "lanczos_images": 20,
+            "lanczos_steps": 10,
+        },
+        "quick": {
+            "dataset": "digits",
+            "seeds": 3,
+            "sparsity": 0.9,
+            "steps": 300,
+            "batch_size": 32,
+            "prune_start": 75,
+            "prune_end": 175,
+            "prune_every": 10,
+            "dst_every": 20,
+            "probe_every": 20,
+            "block": 200,
+            "hessian_images": 200,
+            "lanczos_images": 60,
+            "lanczos_steps": 16,
+        },
+        "gpu": {},
+        "paper": {},
+    },
     "lt_basin": {
         "smoke": {
             "dataset": "digits",
@@ -83,7 +221,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "gpu": {},
         "paper": {},
-    }
+    },
 }
 
 
@@ -98,6 +236,10 @@ def parameters(chapter: str, preset: str, overrides: Mapping[str, Any] | None = 
     kind = CHAPTER_PARAMETERS[chapter]
     for name in overrides or {}:
         if name not in kind.model_fields:
+            if others := [other for other, fields in CHAPTER_PARAMETERS.items() if name in fields.model_fields]:
+                raise UsageError(
+                    f"{chapter} has no parameter {name}, only {', '.join(others)}: name the chapter to run"
+                )
             raise UsageError(f"{unknown('parameter', name, kind.model_fields)} (`lth list` explains them)")
     try:
         return kind(**{**_VALUES[chapter][preset], **(overrides or {})})

@@ -1,0 +1,266 @@
+"""Hessians of the mean cross-entropy in the active parameters: products, spectra, top eigenpairs [E, App. E].
+
+A pruned weight is no variable: rows and columns outside the mask are left out, where they would add false zeros to a
+spectrum. What is never pruned (biases, batch norm's scale and shift) is active. Networks are in evaluation mode: batch
+norm uses the statistics it has gathered, as with those of the batch the loss would no longer be a mean over images.
+Small networks have an `exact` Hessian, others are known by what it does to vectors [Ghorbani et al. 2019].
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lth import seeds as streams
+from lth.analysis.hessian_matrix import full_precision, matrix
+from lth.analysis.lanczos import Krylov, krylov
+from lth.data import Split
+from lth.errors import UsageError
+from lth.models import Model
+from lth.parallel import map_replicas
+from lth.population import Population
+
+EXACT = 5000  # active parameters, at most, of an exact Hessian
+PRODUCT = {"cpu": 2**20, "cuda": 2**28}  # numbers that layers put out for the images of one block
+KEPT = {"cpu": 2**24, "cuda": 2**30}  # numbers that layers put out for all images, whose graphs stay between products
+ENTRIES = {"cpu": 2**20, "cuda": 2**25}  # the same, where all entries of a Hessian are found
+
+
+# --- products -----------------------------------------------------------------------------------------------
+
+
+@full_precision()
+def hvp(population: Population, split: Split, v: Tensor) -> Tensor:
+    """H v of each replica, with zeros outside the mask: (R, P) → (R, P), parameters in the order of `theta`."""
+    _check(population, split)
+    if v.shape != (want := population.theta().shape):
+        raise UsageError(f"a Hessian is multiplied by one vector for each replica, {tuple(want)}, not {tuple(v.shape)}")
+    return _each(lambda rows: [_products(population[rows], split)(v[None, rows])[0]], population)[0]
+
+
+def _products(population: Population, split: Split) -> Callable[[Tensor], Tensor]:
+    """Multiplies by H: maps K vectors of each replica, (K, R, P), to (K, R, P), by differentiating twice.
+
+    The gradient and how it came about are kept from one product to the next, if there is room for them.
+    """
+    network, replicas = population.network().eval(), len(population)
+    params, mask = list(network.parameters()), population.theta_mask()
+    sizes = [p.numel() // replicas for p in params]
+    blocks = torch.arange(len(split), device=population.device).split(_images(population, PRODUCT))
+
+    def gradient(block: Tensor) -> tuple[Tensor, ...]:
+        images = split.pixels(block).to(params[0].dtype).repeat(1, replicas, 1, 1)
+        logits = network(images).reshape(len(block) * replicas, -1)
+        loss = F.cross_entropy(logits, split.labels[block].repeat_interleave(replicas), reduction="sum")
+        return torch.autograd.grad(loss, params, create_graph=True)
+
+    room = _outputs(population.model) * replicas * len(split) <= KEPT[population.device.type]
+    kept = [gradient(block) for block in blocks] if room else ()
+
+    def multiply(vectors: Tensor) -> Tensor:
+        vectors = vectors * mask
+        directions = [[d.reshape(p.shape) for d, p in zip(v.split(sizes, 1), params, strict=True)] for v in vectors]
+        total = torch.zeros_like(vectors)
+        for gradients in kept or map(gradient, blocks):
+            for sums, direction in zip(total, directions, strict=True):
+                found = torch.autograd.grad(gradients, params, direction, retain_graph=True)
+                sums += torch.cat([f.reshape(replicas, -1) for f in found], dim=1)
+        return total * mask / len(split)
+
+    return multiply
+
+
+def _images(population: Population, numbers: dict[str, int]) -> int:
+    """How many images to take at a time."""
+    return max(16, numbers[population.device.type] // (_outputs(population.model) * len(population)))
+
+
+@lru_cache
+def _outputs(model: Model) -> int:
+    """How many numbers the layers of a network put out for one image."""
+    module, counts = model.build().eval(), []
+    for part in module.modules():
+        if next(part.parameters(recurse=False), None) is not None:
+            part.register_forward_hook(lambda part, args, out: counts.append(out.numel()))
+    module(torch.zeros(1, *model.shape, device="meta"))
+    return sum(counts)
+
+
+# --- spectra ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues of each replica's Hessian, or what stands for them, in the order of the frame's rows.
+
+    values:  (n,) float64 for each replica; from `spectrum` all of them, ascending.
+    weights: (n,) float64 for each replica, the share of all eigenvalues that each stands for; they sum to 1.
+    """
+
+    frame: pd.DataFrame
+    values: list[Tensor]
+    weights: list[Tensor]
+
+    def ends(self) -> pd.DataFrame:
+        """The frame with `smallest` and `largest`, the outermost eigenvalues of each replica [E, Fig. 11a]."""
+        ends = [(float(values.min()), float(values.max())) for values in self.values]
+        return self.frame.assign(smallest=[low for low, _ in ends], largest=[high for _, high in ends])
+
+    def density(self, grid: Sequence[float] | None = None, width: float | None = None) -> pd.DataFrame:
+        """The spectrum smoothed by Gaussians: the frame's columns, `eigenvalue` and `density`, a row per grid point.
+
+        width: standard deviation of the Gaussians; by default a 300th of the range of all replicas' values.
+        grid:  where the density is given; by default as far as there is any, in steps of `width`. On it, the sum of
+               `density` times the step is 1.
+        """
+        ends = self.ends()
+        low, high = ends.smallest.min(), ends.largest.max()
+        width = width or (high - low or abs(high) or 1.0) / 300
+        if grid is None:
+            grid = np.arange(low - 6 * width, high + 7 * width, width)
+        points = torch.as_tensor(np.asarray(grid), dtype=torch.float64)
+        tables = []
+        for r, (values, weights) in enumerate(zip(self.values, self.weights, strict=True)):
+            kernel = torch.exp(-((points[:, None] - values) / width).square() / 2) / (width * math.sqrt(2 * math.pi))
+            row = self.frame.iloc[[r] * len(points)]
+            tables.append(row.assign(eigenvalue=points.numpy(), density=(kernel @ weights).numpy()))
+        return pd.concat(tables, ignore_index=True)
+
+
+def exact(population: Population, split: Split) -> Iterator[Tensor]:
+    """The Hessian of each replica in its n active parameters, in the order of `theta`, one at a time: (n, n) float64.
+
+    Its entries have the precision of the parameters. Raises UsageError where a replica has more than 5,000 of them.
+    """
+    _check(population, split)
+    if (most := int(population.theta_mask().sum(1).max())) > EXACT:
+        raise UsageError(
+            f"an exact Hessian of {most:,} active parameters has {most**2:,} entries, the most are {EXACT:,}²: "
+            "lth.analysis.hessian.lanczos estimates the spectrum, and .top finds the largest eigenvalues"
+        )
+    images = _images(population[[0]], ENTRIES)
+    return (matrix(population[[r]], split, images) for r in range(len(population)))
+
+
+def spectrum(population: Population, split: Split) -> Spectrum:
+    """All eigenvalues of the Hessian of each replica [E, Figs. 10 and 11]; UsageError as for `exact`."""
+    values = [torch.linalg.eigvalsh(hessian).cpu() for hessian in exact(population, split)]
+    return Spectrum(population.frame, values, [torch.full_like(v, 1 / len(v)) for v in values])
+
+
+# --- Lanczos ------------------------------------------------------------------------------------------------
+
+
+@full_precision()
+def lanczos(population: Population, split: Split, steps: int = 100, probes: int = 1, seed: int = 0) -> Spectrum:
+    """Ritz values and weights that stand for the spectrum, steps · probes of them for each replica.
+
+    Stochastic Lanczos quadrature: `steps` steps of Lanczos, each a product with the Hessian, from each of `probes`
+    random vectors. The outermost eigenvalues are met to many digits, those between them as a density. Raises
+    UsageError for more steps than active parameters.
+    """
+    fewest = _check(population, split)
+    if not 1 <= steps <= fewest or probes < 1:
+        raise UsageError(
+            f"Lanczos takes at least 1 probe and 1 to {fewest:,} steps, one for each active parameter: "
+            f"not {probes} and {steps:,}"
+        )
+
+    def run(rows: slice) -> Sequence[Tensor]:
+        *_, space = _krylov(population[rows], split, steps, probes, seed)
+        values, vectors = space.ritz()
+        return values.transpose(0, 1).flatten(1), vectors[..., 0].square().transpose(0, 1).flatten(1) / probes
+
+    values, weights = _each(run, population)
+    return Spectrum(population.frame, list(values.cpu()), list(weights.cpu()))
+
+
+class Top(NamedTuple):
+    """k eigenpairs of each replica's Hessian, the outermost first.
+
+    values: (R, k) float64. vectors: (R, k, P), of length 1, zero outside the mask. residuals: (R, k), ‖H v − λ v‖.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+
+
+@full_precision()
+def top(
+    population: Population,
+    split: Split,
+    k: int = 1,
+    *,
+    negative: bool = False,
+    tolerance: float = 1e-3,
+    steps: int = 200,
+    seed: int = 0,
+) -> Top:
+    """The k largest eigenvalues of each replica with their eigenvectors; the k smallest if `negative`.
+
+    Lanczos from one random vector until every residual, which bounds an eigenvalue's error, is at most `tolerance`
+    times the largest |λ|, or for so many `steps`; then it warns. Of equal eigenvalues one is found. Raises UsageError
+    for more eigenpairs than steps or active parameters.
+    """
+    steps = min(steps, _check(population, split))
+    if not 1 <= k <= steps:
+        raise UsageError(f"{steps} steps of Lanczos give 1 to {steps} eigenpairs, not {k}")
+
+    def run(rows: slice) -> Sequence[Tensor]:
+        for m, space in enumerate(_krylov(population[rows], split, steps, 1, seed), start=1):
+            if m < steps and (m < k or m % 5):
+                continue
+            values, vectors = (found[0] if negative else found[0].flip(1) for found in space.ritz())
+            residuals = space.beta[0, :, -1:] * vectors[:, :k, -1].abs()
+            good = residuals <= tolerance * values.abs().amax(1, keepdim=True)
+            if good.all():
+                break
+        return values[:, :k], vectors[:, :k].to(space.basis.dtype) @ space.basis[0], residuals, good
+
+    *found, good = _each(run, population)
+    if not good.all():
+        warnings.warn(
+            f"after {steps} steps of Lanczos {int((~good).sum())} of {good.numel()} eigenpairs are less accurate than "
+            f"{tolerance:g}: see their residuals, or allow more steps",
+            stacklevel=2,
+        )
+    return Top(*found)
+
+
+def _krylov(population: Population, split: Split, steps: int, probes: int, seed: int) -> Iterator[Krylov]:
+    """Lanczos from random vectors under the mask, the same for all replicas: tensors are (probes, R, …)."""
+    theta, mask = population.theta(), population.theta_mask()
+    generators = [streams.torch_stream(seed, streams.PROBE, probe) for probe in range(probes)]
+    start = torch.stack([torch.randn(theta.shape[1], generator=generator) for generator in generators])
+    return krylov(_products(population, split), start.to(theta)[:, None] * mask, steps)
+
+
+def _each(run: Callable[[slice], Sequence[Tensor]], population: Population) -> list[Tensor]:
+    """What `run` gives for the replicas; on a CPU for one at a time, so that none depends on the others."""
+    alone = population.device.type == "cpu"
+    rows = [slice(r, r + 1) for r in range(len(population))] if alone else [slice(None)]
+    return [torch.cat(tensors) for tensors in zip(*map_replicas(run, rows), strict=True)]
+
+
+def _check(population: Population, split: Split) -> int:
+    """The least number of active parameters; UsageError where these have no Hessian."""
+    if not len(split):
+        raise UsageError("the split has no images: a Hessian is a mean over at least one")
+    if population.model.shape != (shape := tuple(split.images.shape[1:])):
+        raise UsageError(f"{population.model.name} was made for {population.model.shape} images, the split has {shape}")
+    if population.device != split.images.device:
+        raise UsageError(f"the population is on {population.device}, the split on {split.images.device}")
+    if not (finite := population.theta().isfinite().all(1)).all():
+        raise UsageError(f"replica {int(finite.long().argmin())} has parameters that are not numbers: leave it out")
+    return int(population.theta_mask().sum(1).min())

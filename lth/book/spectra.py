@@ -1,0 +1,57 @@
+"""Spectra of the Hessian as curves, on an axis that is stretched around zero.
+
+Eigenvalues lie between thousandths and hundreds, on both sides of zero. At the place of λ the axis is asinh(λ/0.1):
+even near zero, logarithmic far from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+
+from lth.analysis.hessian import Spectrum
+from lth.book.film import Curve
+
+STRETCH = 0.1
+BUMP = 0.2  # standard deviation, on the axis, of the Gaussian that an eigenvalue is drawn as
+
+
+def curves(spectrum: Spectrum, by: Sequence[str]) -> pd.DataFrame:
+    """Rows `by`, `eigenvalue`, `density`: the share of eigenvalues per unit of the axis.
+
+    The mean over replicas that agree in the columns `by`; such groups come in the order in which they first appear.
+    From a little below the smallest eigenvalue of all to a little above the largest.
+    """
+    values = [torch.asinh(values / STRETCH) for values in spectrum.values]
+    low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
+    axis = np.arange(low - 3 * BUMP, high + 3 * BUMP, BUMP / 3)
+    table = Spectrum(spectrum.frame[list(by)], values, spectrum.weights).density(axis, BUMP)
+    mean = table.groupby([*by, "eigenvalue"], sort=False).density.mean().reset_index()
+    return mean.assign(eigenvalue=STRETCH * np.sinh(mean.eigenvalue))
+
+
+def prepare(ax: Axes, table: pd.DataFrame) -> None:
+    """Scales, labels and ticks of axes for the curves of `table`."""
+    low, high = table.eigenvalue.min(), table.eigenvalue.max()
+    ax.set_xscale("asinh", linear_width=STRETCH)
+    ax.set(xlim=(low, high), yscale="log", ylim=(1e-5, 5))
+    ax.set_xticks([tick for tick in (-10, -1, -0.1, 0, 0.1, 1, 10, 100) if low <= tick <= high])
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+    ax.set(xlabel="eigenvalue (axis stretched around 0)", ylabel="share per unit of the axis")
+
+
+def frames(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, list[Curve]]:
+    """Frames of a film from `curves` by `step`, `when` and `method`: words → a curve for each of the methods.
+
+    A method that has no curve at some moment keeps the one that it had.
+    """
+    latest, found = {}, {}
+    for (step, when), moment in table.groupby(["step", "when"], sort=False):
+        latest |= {m: (own.eigenvalue.to_numpy(), own.density.to_numpy()) for m, own in moment.groupby("method")}
+        found[f"step {step}" + (", after one more update" if when == "after" else "")] = [latest[m] for m in methods]
+    return found

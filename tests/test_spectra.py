@@ -1,0 +1,55 @@
+"""Curves of spectra on the stretched axis, and the frames of the film."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lth.analysis.hessian import Spectrum
+from lth.book import spectra
+
+
+@pytest.fixture
+def spectrum() -> Spectrum:
+    """SET with two networks, RigL with one; values from thousandths to hundreds."""
+    frame = pd.DataFrame({"method": ["SET", "SET", "RigL"], "seed": [0, 1, 0]})
+    values = [torch.tensor(v).double() for v in ([-0.5, 0.0, 0.001, 200.0], [0.0, 2.0], [-3.0, 0.0])]
+    return Spectrum(frame, values, [torch.full_like(v, 1 / len(v)) for v in values])
+
+
+def test_a_curve_holds_all_eigenvalues_and_is_the_mean_over_networks(spectrum):
+    table = spectra.curves(spectrum, ["method"])
+    assert list(table.method.unique()) == ["SET", "RigL"]
+    for _, curve in table.groupby("method"):
+        place = np.arcsinh(curve.eigenvalue / spectra.STRETCH)
+        assert np.trapezoid(curve.density, place) == pytest.approx(1, abs=0.01)
+    parts = [Spectrum(spectrum.frame[r : r + 1], [spectrum.values[r]], [spectrum.weights[r]]) for r in (0, 1)]
+    means = [share_below(spectra.curves(part, ["method"]), -0.05) for part in parts]
+    both = share_below(table[table.method == "SET"], -0.05)
+    assert both == pytest.approx(np.mean(means), abs=0.02)
+
+
+def share_below(curve: pd.DataFrame, end: float) -> float:
+    part = curve[curve.eigenvalue < end]
+    return float(np.trapezoid(part.density, np.arcsinh(part.eigenvalue / spectra.STRETCH)))
+
+
+def test_the_axis_has_room_for_all_and_ticks_inside(spectrum):
+    figure, ax = plt.subplots()
+    spectra.prepare(ax, spectra.curves(spectrum, ["method"]))
+    low, high = ax.get_xlim()
+    assert low < -3 and high > 200
+    assert 0 in ax.get_xticks() and all(low <= tick <= high for tick in ax.get_xticks())
+    plt.close(figure)
+
+
+def test_a_method_without_a_curve_keeps_the_one_before():
+    rows = [(0, "before", "SET", 1.0), (0, "before", "RigL", 2.0)]
+    rows += [(9, "before", "SET", 3.0), (9, "before", "RigL", 4.0), (9, "after", "RigL", 5.0)]
+    table = pd.DataFrame(rows, columns=["step", "when", "method", "density"]).assign(eigenvalue=0.0)
+    found = spectra.frames(table, ["SET", "RigL"])
+    assert list(found) == ["step 0", "step 9", "step 9, after one more update"]
+    assert [[float(y[0]) for _, y in curves] for curves in found.values()] == [[1, 2], [3, 4], [3, 5]]
