@@ -69,8 +69,8 @@ class GradientFlow(SparseTraining):
     high_sparsity: float = Field(0.98, gt=0, lt=1, description="sparsity of the second table, and of the MLP 300-100")
     mlp_lr: float = Field(0.2, gt=0, description="learning rate of the MLP 300-100 at the start")
     mlp_weight_decay: float = Field(1e-4, ge=0, description="weight decay of the MLP 300-100")
-    draws: int = Field(10_000, ge=1_000, description="random draws in the checks of the derivation")
-    inputs: int = Field(200, ge=50, description="random images for the signal propagation")
+    draws: int = Field(10_000, ge=100, description="random draws in the checks of the derivation")
+    inputs: int = Field(200, ge=10, description="random images for the signal propagation")
 
 
 class DSTUpdates(SparseTraining):
@@ -132,16 +132,16 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "smoke": {
             "dataset": "digits",
             "seeds": 3,
-            "steps": 30,
+            "steps": 10,
             "batch_size": 16,
-            "prune_start": 10,
-            "prune_end": 20,
-            "prune_every": 5,
-            "dst_every": 10,
-            "probe_every": 10,
-            "block": 100,
-            "draws": 1_000,
-            "inputs": 50,
+            "prune_start": 2,
+            "prune_end": 6,
+            "prune_every": 2,
+            "dst_every": 4,
+            "probe_every": 5,
+            "block": 20,
+            "draws": 300,
+            "inputs": 20,
         },
         "quick": {
             "dataset": "digits",
@@ -167,15 +167,15 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "smoke": {
             "dataset": "digits",
             "seeds": 3,
-            "steps": 30,
+            "steps": 10,
             "batch_size": 16,
-            "prune_start": 10,
-            "prune_end": 20,
-            "prune_every": 5,
-            "dst_every": 10,
-            "probe_every": 10,
-            "block": 100,
-            "hessian_images": 50,
+            "prune_start": 2,
+            "prune_end": 6,
+            "prune_every": 2,
+            "dst_every": 4,
+            "probe_every": 5,
+            "block": 20,
+            "hessian_images": 20,
             "lanczos_images": 20,
             "lanczos_steps": 10,
         },
