@@ -90,7 +90,8 @@ class Group:
         self.taking = Step(self.work, plan.data, plan.recipe, teacher, penalty, masks_change=bool(plan.updates))
         seeds, examples = self.work.seeds, len(plan.data.train)
         self.batches = Batches(seeds, examples, plan.recipe.batch_size, plan.recipe.augment)
-        self.step = self.logged = self.loaded = 0  # steps done, at the last row of the history, with examples in line
+        # steps done, steps at the last row of the history, steps whose examples are in line
+        self.step = self.logged = self.loaded = plan.recipe.first_step
         self.history: list[dict[str, Any]] = []
         self.kept: dict[int, Population] = {}
         self.upcoming: tuple[int, Any] | None = None  # a step and the examples from there on
@@ -193,7 +194,7 @@ class Group:
             self._update_masks(np.flatnonzero(self.work.frame["method"] == method), rule)
         if self.step in plan.keep:
             self.kept[self.step] = self.result()
-        regular = last or (self.step > 0 and self.step % LOG_EVERY == 0)
+        regular = last or (self.step > plan.recipe.first_step and self.step % LOG_EVERY == 0)
         for probe in plan.probes:
             if last or self.step % probe.every == 0:
                 measure(probe, np.ones(len(self.work), bool))

@@ -170,15 +170,16 @@ class Population:
 
     # --- keeping it -------------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, **more: Any) -> None:
         """Writes the population as one safetensors file, whole or not at all.
 
-        Tensors are named `params.NAME`, `masks.NAME`, `buffers.NAME`; model and frame are JSON in the header.
+        Tensors are named `params.NAME`, `masks.NAME`, `buffers.NAME`; model and frame are JSON in the header, and
+        `more` beside them.
         """
         groups = {"params": self.params, "masks": self.masks, "buffers": self.buffers}
         tensors = {f"{g}.{n}": t.contiguous().cpu() for g, ts in groups.items() for n, t in ts.items()}
         model = {"name": self.model.name, "shape": self.model.shape, "classes": self.model.classes}
-        save_tensors(path, tensors, {"model": model | self.model.options, "frame": self.frame.to_dict("list")})
+        save_tensors(path, tensors, {"model": model | self.model.options, "frame": self.frame.to_dict("list"), **more})
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Population:

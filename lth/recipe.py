@@ -23,7 +23,13 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(gt=0, description="optimiser steps")
+    steps: int = Field(gt=0, description="optimiser steps, counted from the first of the schedule")
+    first_step: int = Field(
+        0,
+        ge=0,
+        description="where training begins: a network rewound to step K goes on from K in the schedule and in its "
+        "order of images, with its momentum at zero",
+    )
     batch_size: int = Field(128, gt=0)
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(0.05, gt=0, description="peak learning rate")
@@ -56,6 +62,8 @@ class Recipe(BaseModel):
             raise ValueError(f"milestones must increase: {self.milestones}")
         if not all(0 < milestone < self.steps for milestone in self.milestones):
             raise ValueError(f"milestones must lie inside the run of {self.steps} steps: {self.milestones}")
+        if self.first_step >= self.steps:
+            raise ValueError(f"first_step ({self.first_step}) must lie before the end of the run ({self.steps} steps)")
         if self.warmup > self.steps:
             raise ValueError(f"warmup ({self.warmup} steps) is longer than the run ({self.steps} steps)")
         return self
@@ -74,8 +82,9 @@ class Recipe(BaseModel):
         return factor * min(1.0, (step + 1) / self.warmup) if self.warmup else factor
 
     def factors(self) -> list[tuple[float, float, float]]:
-        """Of each step t = 1 … steps: the learning rate relative to the peak, and Adam's 1 − β₁ᵗ and 1 − β₂ᵗ."""
-        return [(self.lr_factor(t), 1 - BETA1 ** (t + 1), 1 - BETA2 ** (t + 1)) for t in range(self.steps)]
+        """Of each step: the learning rate relative to the peak, and Adam's 1 − β₁ᵗ and 1 − β₂ᵗ for its t-th update."""
+        updates = [max(1, step + 1 - self.first_step) for step in range(self.steps)]
+        return [(self.lr_factor(step), 1 - BETA1**t, 1 - BETA2**t) for step, t in enumerate(updates)]
 
     def decay_scale(self, ndim: int) -> float:
         """What multiplies weight_decay·w in the gradient of a parameter of one replica with `ndim` axes."""

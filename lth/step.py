@@ -61,7 +61,7 @@ class Step:
         self.moves = torch.zeros(*self.order.shape, 3, dtype=torch.uint8, device=device) if recipe.augment else None
         self.sums = torch.zeros(replicas, 2, dtype=torch.float64, device=device)  # of loss and accuracy
         self.alive = torch.ones(replicas, dtype=torch.bool, device=device)  # whether the loss is a number so far
-        self.lasted = torch.zeros(replicas, dtype=torch.int64, device=device)  # steps as long as it was one
+        self.lasted = torch.full((replicas,), recipe.first_step, dtype=torch.int64, device=device)  # steps until then
         self.ones = torch.ones(replicas, dtype=self.dtype, device=device)
         self.optimised = self._optimised()
         self.take = self._take

@@ -242,8 +242,8 @@ def check(population: Population, plan: Plan) -> None:
                 f"column `{column}` of the frame differs from the recipe's {getattr(recipe, column)}: replicas "
                 "trained together share it. Train one population for each"
             )
-    if late := [step for step in plan.keep if not 0 <= step <= recipe.steps]:
-        raise UsageError(f"step {late[0]} cannot be kept: the run has {recipe.steps} steps")
+    if late := [step for step in plan.keep if not recipe.first_step <= step <= recipe.steps]:
+        raise UsageError(f"step {late[0]} cannot be kept: the run goes from {recipe.first_step} to {recipe.steps}")
     if teacher := plan.teacher:
         if (teacher.model.shape, teacher.model.classes) != (model.shape, model.classes):
             raise UsageError(

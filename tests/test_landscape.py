@@ -78,7 +78,7 @@ def test_one_end_serves_all(ends):
 
 def test_lines_that_leave_the_sparse_networks_are_refused(ends):
     start, end = ends
-    with pytest.raises(UsageError, match="different masks"):
+    with pytest.raises(UsageError, match="neither's mask holds the other's"):
         interpolate(start, end[[1, 0, 2]], 0.5)
     with pytest.raises(UsageError, match="as many ends as starts"):
         interpolate(start, end[:2], 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -15,15 +16,18 @@ from lth.population import Population
 def interpolate(start: Population, end: Population, alpha: float) -> Population:
     """θ(α) = (1 − α)·θ_start + α·θ_end, replica by replica; outside 0 … 1 this extrapolates.
 
-    One end point serves all of `start`. Frame and masks are those of `start`; both must share their masks, or
-    the line would leave the sparse networks.
+    One end point serves all of `start`, whose frame the points have. The masks must be the same, or one within the
+    other, as from round to round of iterative pruning: the points then have the larger one. Otherwise the line would
+    run through networks of which neither end is one.
     """
     end = end.repeat(len(start)) if len(end) == 1 < len(start) else end
     if start.model != end.model or len(start) != len(end):
         raise UsageError("a line joins networks of one model: as many ends as starts, or one end for all")
-    if not all(torch.equal(mask, end.masks[name]) for name, mask in start.masks.items()):
-        raise UsageError("a line between networks with different masks leaves the sparse networks")
-    return start.with_theta(torch.lerp(start.theta(), end.theta(), alpha))
+    masks, others = start.theta_mask(), end.theta_mask()
+    if not ((masks | ~others).all(1) | (others | ~masks).all(1)).all():
+        raise UsageError("a line between networks of which neither's mask holds the other's leaves the sparse networks")
+    union = {name: mask | end.masks[name] for name, mask in start.masks.items()}
+    return replace(start, masks=union).with_theta(torch.lerp(start.theta(), end.theta(), alpha))
 
 
 def line(start: Population, end: Population, alphas: Sequence[float], split: Split) -> pd.DataFrame:

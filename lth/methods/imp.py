@@ -1,0 +1,139 @@
+"""Iterative magnitude pruning: train, prune a share of the weights that are left, go back, train again.
+
+Every round is a training run of the whole population like any other. Where the `train` that is handed in looks into a
+store first (`lth.book.store.Store.train`, `lth.book.chapter.Chapter.train`), a ladder of rounds goes on at the last
+round it has, and all who climb the same ladder share it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from lth.errors import UsageError
+from lth.losses import Penalty
+from lth.methods import prune
+from lth.population import Population, Tensors
+from lth.recipe import Recipe
+from lth.train import Run
+
+
+class Train(Protocol):
+    """What trains a population: `lth.train.train` on some data, or a store that does it once and for all."""
+
+    def __call__(
+        self, population: Population, recipe: Recipe, *, keep: Sequence[int] = (), penalty: Penalty | None = None
+    ) -> Run: ...
+
+
+def magnitude_masks(population: Population, ratio: float, per_layer: bool = False) -> Tensors:
+    """Masks without the `ratio` smallest of the weights that are left: name → (R, *shape) bool.
+
+    Of r weights round(ratio·r) go, as with `torch.nn.utils.prune`; ranked over all prunable layers of a replica, or
+    within each. Of equal magnitudes the one that comes last goes first. A layer that runs empty is told in a warning.
+    """
+    names, old = list(population.masks), list(population.masks.values())
+    parts = [[name] for name in names] if per_layer else [names]
+    masks: Tensors = {}
+    for part in parts:
+        left = torch.cat([population.masks[n].flatten(1) for n in part], dim=1)
+        scores = torch.cat([population.params[n].abs().flatten(1) for n in part], dim=1).masked_fill(~left, -1)
+        counts = torch.tensor([r - round(ratio * r) for r in left.sum(1).tolist()])
+        new = (prune.largest(scores, counts) & left).split([population.masks[n][0].numel() for n in part], dim=1)
+        masks |= {n: m.view_as(population.masks[n]) for n, m in zip(part, new, strict=True)}
+    for name, before in zip(names, old, strict=True):
+        lost = before.flatten(1).any(1) & ~masks[name].flatten(1).any(1)
+        if lost.any():
+            seeds = [population.seeds[r] for r in lost.nonzero()[:, 0].tolist()]
+            warnings.warn(
+                f"{name} has no weights left (seed {', '.join(map(str, seeds))}): nothing gets through it any more. "
+                "Prune per layer, or less",
+                stacklevel=3,
+            )
+    return masks
+
+
+def threshold(population: Population, masks: Tensors) -> Tensor:
+    """The largest magnitude among the weights that `masks` take away from the population: (R,); nan if none."""
+    gone = {n: old & ~masks[n] for n, old in population.masks.items()}
+    sizes = [population.params[n].abs().masked_fill(~some, -1).flatten(1).amax(1) for n, some in gone.items()]
+    largest = torch.stack(sizes).amax(0)
+    return torch.where(largest < 0, math.nan, largest)
+
+
+def ladder(
+    dense: Population,
+    rounds: int,
+    train: Train,
+    recipe: Recipe,
+    *,
+    ratio: float = 0.2,
+    per_layer: bool = False,
+    restart: Literal["weights", "learning rate", "fine-tune"] = "weights",
+    rewind_step: int = 0,
+    tune: Recipe | None = None,
+    penalty: Callable[[Population, Sequence[Run]], Penalty] | None = None,
+) -> list[Run]:
+    """Trains `dense`, then `rounds` times prunes and trains again: the runs of the levels 0 … rounds.
+
+    ratio:       the share of the weights left that each round prunes, see `magnitude_masks`. One round with a large
+                 ratio is one-shot pruning.
+    restart:     "weights": each round starts from the dense network's weights at step `rewind_step` (0: its
+                 initialisation) and trains from there on. "learning rate": from the pruned weights as they are, with
+                 the schedule from that step on [Renda et al. 2020]. "fine-tune": from the pruned weights, by the
+                 recipe `tune`.
+    penalty:     of the networks a round starts from, and the runs so far → a term of the loss in that round, such as
+                 `lambda start, runs: repulsion.of(start, [run.final for run in runs], 2.0)`. Level 0 has none.
+
+    The column `level` of the frame tells the rounds apart. The seed of the data order is the same in all of them.
+    Raises UsageError before any training where the arguments do not fit together.
+    """
+    _check(dense, rounds, recipe, ratio, per_layer, restart, rewind_step, tune)
+    keep = [rewind_step] if restart == "weights" else []
+    runs = [train(dense.label(level=0), recipe, keep=keep)]
+    again = tune or (recipe.model_copy(update={"first_step": rewind_step}) if rewind_step else recipe)
+    for level in range(1, rounds + 1):
+        solution = runs[-1].final
+        pruned = prune.apply(solution, magnitude_masks(solution, ratio, per_layer))
+        start = prune.rewind(pruned, runs[0].at(rewind_step)) if restart == "weights" else pruned
+        start = start.label(level=level)
+        runs.append(train(start, again, penalty=penalty(start, runs)) if penalty else train(start, again))
+    return runs
+
+
+def _check(
+    dense: Population,
+    rounds: int,
+    recipe: Recipe,
+    ratio: float,
+    per_layer: bool,
+    restart: str,
+    rewind_step: int,
+    tune: Recipe | None,
+) -> None:
+    if not 0 < ratio < 1:
+        raise UsageError(f"ratio is the share of weights that a round prunes, between 0 and 1, not {ratio}")
+    if rounds < 1:
+        raise UsageError(f"a ladder has at least one round, not {rounds}")
+    if restart not in ("weights", "learning rate", "fine-tune"):
+        raise UsageError(f"restart is 'weights', 'learning rate' or 'fine-tune', not {restart!r}")
+    if not 0 <= rewind_step < recipe.steps:
+        raise UsageError(f"rewind_step ({rewind_step}) lies beyond the run, which has {recipe.steps} steps")
+    if (tune is not None) != (restart == "fine-tune"):
+        raise UsageError("`tune` is the recipe of restart='fine-tune', which needs one")
+    sizes = [m.flatten(1).sum(1) for m in dense.masks.values()]
+    fewest = int(torch.stack(sizes).amin() if per_layer else sum(sizes).amin())
+    left = fewest
+    for level in range(1, rounds + 1):
+        gone = round(ratio * left)
+        if not 0 < gone < left:
+            raise UsageError(
+                f"{rounds} rounds are too many: of {fewest:,} weights {left:,} are left before level {level}, of "
+                f"which a round at ratio {ratio} prunes {gone or 'none'}"
+            )
+        left -= gone

@@ -1,0 +1,55 @@
+"""Tickets as files: weights to start from, the mask, and a card that says where they come from.
+
+A ticket is a safetensors file that needs nothing of this library to be read:
+
+    from safetensors import safe_open
+    with safe_open("ticket.safetensors", "pt") as file:
+        card = json.loads(file.metadata()["lth"])["card"]
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+
+`params.NAME` and `buffers.NAME` are the entries of a PyTorch `state_dict`, `masks.NAME` is True where a weight of NAME
+stays; each has the replica as its first axis, of which there is one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lth.errors import LthError, UsageError
+from lth.identity import tensors_hash
+from lth.population import Population, load_tensors
+
+KINDS = ("params", "masks", "buffers")
+
+
+def save(path: Path, ticket: Population, **card: Any) -> None:
+    """Writes one ticket, whole or not at all.
+
+    card: whatever a reader should know, as JSON: `data`, `recipe`, `accuracy`, `source`. Sparsity and the weights that
+          are left are added. Raises UsageError for more than one replica, or where a pruned weight is not zero.
+    """
+    if len(ticket) != 1:
+        raise UsageError(f"a ticket is one network, not {len(ticket)}: choose it, as in population[[0]]")
+    hidden = {name: ticket.params[name].masked_fill(mask, 0) for name, mask in ticket.masks.items()}
+    if revived := [name for name, tensor in hidden.items() if tensor.any()]:
+        raise UsageError(f"{revived[0]} has weights outside its mask that are not zero: see lth.methods.prune.rewind")
+    left = int(sum(mask.sum() for mask in ticket.masks.values()))
+    total = sum(mask.numel() for mask in ticket.masks.values())
+    counts = {"sparsity": 1 - left / total, "weights_left": left, "weights": total}
+    ticket.save(path, card={**card, **counts, "fingerprint": _fingerprint(ticket)})
+
+
+def _fingerprint(ticket: Population) -> str:
+    return tensors_hash({f"{kind}.{n}": t for kind in KINDS for n, t in getattr(ticket, kind).items()})
+
+
+def load(path: Path) -> tuple[Population, dict[str, Any]]:
+    """A ticket and its card. Raises LthError, naming the file, where it is damaged or holds something else."""
+    ticket = Population.load(path)
+    card = load_tensors(path)[1].get("card")
+    if card is None or len(ticket) != 1:
+        raise LthError(f"{path} holds a population, but no ticket: it has no card")
+    if card.get("fingerprint") != _fingerprint(ticket):
+        raise LthError(f"{path} is damaged: its tensors are not those that its card was written for")
+    return ticket, card

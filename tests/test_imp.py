@@ -1,0 +1,220 @@
+"""Ladders of pruning rounds against torch's own pruning, and what makes a ticket a ticket: masks and rewinding."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import double
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import prune as torch_prune
+
+from lth.book.store import Store
+from lth.data import Data
+from lth.errors import UsageError
+from lth.methods import imp, init, prune, repulsion
+from lth.models import Model
+from lth.population import Population
+from lth.recipe import Recipe
+from lth.train import Run, train
+
+RECIPE = Recipe(steps=12, batch_size=20, lr=0.1)
+
+
+@pytest.fixture
+def mlps() -> Population:
+    return init.kaiming_normal(Model("lenet_300_100"), seeds=[0, 1], method="IMP")
+
+
+@pytest.fixture
+def climb(toy: Data):
+    return lambda population, recipe, **kind: train(population, toy, recipe, **kind)
+
+
+# --- one round ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_repeated_pruning_is_that_of_torch(mlps, per_layer):
+    module = copy.deepcopy(mlps.module(1))
+    layers = [(module.get_submodule(name.removesuffix(".weight")), "weight") for name in mlps.masks]
+    population = mlps
+    for _ in range(4):
+        population = prune.apply(population, imp.magnitude_masks(population, 0.2, per_layer))
+        if per_layer:
+            for layer, leaf in layers:
+                torch_prune.l1_unstructured(layer, leaf, amount=0.2)
+        else:
+            torch_prune.global_unstructured(layers, torch_prune.L1Unstructured, amount=0.2)
+        for (layer, _), (name, mask) in zip(layers, population.masks.items(), strict=True):
+            assert torch.equal(mask[1], layer.weight_mask.bool()), name
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=4, max_size=30), st.floats(0.05, 0.95), st.integers(0, 2**16))
+def test_counts_ties_and_nesting(values, ratio, seed):
+    """Magnitudes from few values, some weights pruned before: the last of equals goes first, nothing comes back."""
+    old = torch.rand(1, len(values), generator=torch.Generator().manual_seed(seed)) < 0.7
+    weights = torch.tensor([values]).float() * old
+    left = old[0].nonzero()[:, 0].tolist()
+    ranked = sorted(left, key=lambda i: (-abs(values[i]), i))
+    expected = torch.zeros_like(old)
+    expected[0, ranked[: len(left) - round(ratio * len(left))]] = True
+
+    class Layer:  # a population in all that the function looks at
+        masks, params, seeds = {"w": old}, {"w": weights}, [0]
+
+    if expected.any() or not old.any():
+        assert torch.equal(imp.magnitude_masks(Layer(), ratio)["w"], expected)
+    else:
+        with pytest.warns(UserWarning, match="w has no weights left"):
+            assert torch.equal(imp.magnitude_masks(Layer(), ratio)["w"], expected)
+
+
+def test_a_layer_that_runs_empty_is_told(mlps):
+    weights = {n: p * (1e-6 if n == "fc2.weight" else 1) for n, p in mlps.params.items()}
+    population = Population(mlps.model, weights, mlps.masks, mlps.buffers, mlps.frame)
+    with pytest.warns(UserWarning, match=r"fc2\.weight has no weights left \(seed 0, 1\)"):
+        imp.magnitude_masks(population, 0.2)
+
+
+def test_the_threshold_is_the_largest_that_goes(mlps):
+    masks = imp.magnitude_masks(mlps, 0.3)
+    for r, found in enumerate(imp.threshold(mlps, masks).tolist()):
+        all_ = torch.cat([mlps.params[n][r].abs().flatten() for n in masks])
+        kept = torch.cat([masks[n][r].flatten() for n in masks])
+        assert found == all_[~kept].max().item() <= all_[kept].min().item()
+    assert imp.threshold(mlps, mlps.masks).isnan().all()
+
+
+# --- ladders ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rewind_step", [0, 5])
+def test_masks_are_nested_and_weights_those_of_the_rewind_point(mlps, climb, rewind_step):
+    starts: list[Population] = []
+
+    def watched(population: Population, recipe: Recipe, **kind: object) -> Run:
+        starts.append(population)
+        assert recipe.first_step == (rewind_step if len(starts) > 1 else 0)
+        return climb(population, recipe, **kind)
+
+    runs = imp.ladder(mlps, 3, watched, RECIPE, rewind_step=rewind_step)
+    assert [run.final.frame.level.unique().tolist() for run in runs] == [[0], [1], [2], [3]]
+    point, left = runs[0].at(rewind_step), 266_200
+    if rewind_step == 0:
+        assert torch.equal(point.theta(), mlps.theta())
+    for before, start, run in zip(runs, starts[1:], runs[1:], strict=False):
+        left -= round(0.2 * left)
+        mask = start.theta_mask()
+        assert torch.equal(start.theta(), point.theta() * mask)  # bit by bit
+        assert not (mask & ~before.final.theta_mask()).any()
+        assert torch.equal(mask, run.final.theta_mask())
+        assert torch.all(run.final.theta()[~mask] == 0)
+        assert sum(m.flatten(1).sum(1) for m in start.masks.values()).tolist() == [left, left]
+        assert torch.equal(start.masks["fc1.weight"].flatten(1).sum(1) > 0, torch.tensor([True, True]))
+    assert all(f"{layer}.bias" not in mlps.masks for layer in ("fc1", "fc2", "fc3"))
+
+
+def test_a_rewound_network_goes_on_where_the_dense_one_was(mlps, toy):
+    """Without pruning, training from step 5 on is the second half of the run, but for the momentum, here none."""
+    recipe = RECIPE.model_copy(update={"momentum": 0.0})
+    whole = train(mlps, toy, recipe, keep=[5])
+    half = train(whole.at(5), toy, recipe.model_copy(update={"first_step": 5}), keep=[5])
+    assert torch.equal(half.final.theta(), whole.final.theta())
+    assert torch.equal(half.at(5).theta(), whole.at(5).theta())
+    assert half.history.step.min() > 5 and not half.failed
+
+
+def test_adam_starts_anew_at_the_rewind_step(mlps, toy):
+    """The first update of Adam from zero moments is lr·sign(gradient), however far the schedule is."""
+    recipe = Recipe(steps=6, first_step=5, batch_size=20, lr=1e-3, optimizer="adam", schedule="constant")
+    moved = (train(double(mlps), toy, recipe).final.theta() - double(mlps).theta()).abs()
+    assert torch.quantile(moved[0, -1000:], 0.9).item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_other_ways_to_go_on(mlps, climb):
+    starts: list[tuple[Population, Recipe]] = []
+
+    def watched(population: Population, recipe: Recipe, **kind: object) -> Run:
+        starts.append((population, recipe))
+        return climb(population, recipe, **kind)
+
+    runs = imp.ladder(mlps, 2, watched, RECIPE, restart="learning rate", rewind_step=4)
+    for run, (start, recipe) in zip(runs, starts[1:], strict=False):
+        assert torch.equal(start.theta(), run.final.theta() * start.theta_mask())
+        assert recipe.first_step == 4
+    tune = Recipe(steps=3, batch_size=20, lr=1e-4, schedule="constant")
+    starts.clear()
+    runs = imp.ladder(mlps, 1, watched, RECIPE, ratio=0.9, restart="fine-tune", tune=tune)  # one-shot
+    assert starts[1][1] == tune
+    assert starts[1][0].sparsity().tolist() == pytest.approx([0.9, 0.9], abs=1e-5)
+
+
+def test_a_ladder_is_resumed_at_its_last_level_and_shared(mlps, toy, tmp_path):
+    store, trained = Store(tmp_path), []
+
+    def climb(population: Population, recipe: Recipe, **kind: object) -> Run:
+        before = set((tmp_path / "runs").glob("*"))
+        run = store.train(population, toy, recipe, watch=lambda progress: None, **kind)
+        trained.append(len(set((tmp_path / "runs").glob("*")) - before))
+        return run
+
+    imp.ladder(mlps, 1, climb, RECIPE)
+    again = imp.ladder(mlps, 3, climb, RECIPE)
+    assert trained == [2, 2, 0, 0, 2, 2]
+    whole = imp.ladder(mlps, 3, lambda population, recipe, **kind: train(population, toy, recipe, **kind), RECIPE)
+    for ours, other in zip(again, whole, strict=True):
+        assert torch.equal(ours.final.theta(), other.final.theta())
+    earlier = {path: path.read_bytes() for path in Path(tmp_path).rglob("*.safetensors")}
+    imp.ladder(mlps, 1, climb, RECIPE.model_copy(update={"lr": 0.2}))  # another recipe is another ladder
+    assert trained[-2:] == [2, 2] and all(path.read_bytes() == old for path, old in earlier.items())
+
+
+def test_a_penalty_sees_the_rounds_before(mlps, climb):
+    seen: list[int] = []
+
+    def penalty(start: Population, runs: list[Run]) -> repulsion.Repulsion:
+        seen.append(len(runs))
+        return repulsion.of(start, [run.final for run in runs], 2.0)
+
+    plain = imp.ladder(mlps, 2, climb, RECIPE)
+    repelled = imp.ladder(mlps, 2, climb, RECIPE, penalty=penalty)
+    assert seen == [1, 2]
+    assert torch.equal(plain[0].final.theta(), repelled[0].final.theta())
+    assert not torch.equal(plain[1].final.theta(), repelled[1].final.theta())
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ({"ratio": 0.0}, "between 0 and 1, not 0.0"),
+        ({"ratio": 1.0}, "between 0 and 1, not 1.0"),
+        (
+            {"ratio": 1e-9},
+            "of 266,200 weights 266,200 are left before level 1, of which a round at ratio 1e-09 prunes none",
+        ),
+        ({"rounds": 0}, "at least one round"),
+        ({"rounds": 60, "ratio": 0.5}, "60 rounds are too many: of 266,200 weights 1 are left"),
+        ({"rounds": 60, "ratio": 0.5, "per_layer": True}, "of 1,000 weights 1 are left before level 10"),
+        ({"rewind_step": 12}, r"rewind_step \(12\) lies beyond the run, which has 12 steps"),
+        ({"rewind_step": -1}, "rewind_step"),
+        ({"restart": "start"}, "'learning rate'"),
+        ({"restart": "fine-tune"}, "`tune` is the recipe"),
+        ({"tune": RECIPE}, "`tune` is the recipe"),
+    ],
+)
+def test_what_cannot_be_climbed_is_refused_before_training(mlps, how, message):
+    def never(*args: object, **kind: object) -> Run:
+        raise AssertionError("trained")
+
+    with pytest.raises(UsageError, match=message):
+        imp.ladder(mlps, **({"rounds": 2, "train": never, "recipe": RECIPE} | how))
+
+
+def test_a_recipe_that_begins_after_its_end_is_refused():
+    with pytest.raises(ValueError, match=r"first_step \(12\) must lie before the end"):
+        Recipe(steps=12, first_step=12)

@@ -1,0 +1,71 @@
+"""A ticket's way to a file and back, and what others read with safetensors alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from lth import tickets
+from lth.errors import LthError, UsageError
+from lth.methods import imp, init, prune
+from lth.models import Model
+
+
+@pytest.fixture
+def ticket():
+    dense = init.kaiming_normal(Model("lenet_300_100"), seeds=[3])
+    return prune.apply(dense, imp.magnitude_masks(dense, 0.8))
+
+
+def test_there_and_back(ticket, tmp_path):
+    path = tmp_path / "ticket.safetensors"
+    tickets.save(path, ticket, data="digits", accuracy=0.97, recipe={"steps": 600})
+    loaded, card = tickets.load(path)
+    assert torch.equal(loaded.theta(), ticket.theta()) and torch.equal(loaded.theta_mask(), ticket.theta_mask())
+    assert loaded.seeds == [3]
+    assert (card["data"], card["accuracy"], card["recipe"]) == ("digits", 0.97, {"steps": 600})
+    assert card["weights_left"] == 53_240 and card["sparsity"] == pytest.approx(0.8)
+
+
+def test_safetensors_and_torch_are_enough(ticket, tmp_path):
+    path = tmp_path / "ticket.safetensors"
+    tickets.save(path, ticket, data="digits")
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["lth"])["card"]["data"] == "digits"
+    tensors = load_file(path)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 300), torch.nn.ReLU())
+    module.load_state_dict({"1.weight": tensors["params.fc1.weight"][0], "1.bias": tensors["params.fc1.bias"][0]})
+    assert torch.all(module[1].weight[~tensors["masks.fc1.weight"][0]] == 0)
+
+
+def test_what_is_no_ticket_is_refused(ticket, tmp_path):
+    path = tmp_path / "ticket.safetensors"
+    with pytest.raises(UsageError, match="one network, not 2"):
+        tickets.save(path, ticket.repeat(2))
+    with pytest.raises(UsageError, match=r"fc1\.weight has weights outside its mask"):
+        tickets.save(path, ticket.with_theta(ticket.theta() + 1))
+    assert not path.exists()
+    ticket.save(path)
+    with pytest.raises(LthError, match="no card"):
+        tickets.load(path)
+
+
+def test_a_damaged_file_is_noticed(ticket, tmp_path):
+    path = tmp_path / "ticket.safetensors"
+    tickets.save(path, ticket)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(LthError, match="ticket.safetensors"):
+        tickets.load(path)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(LthError, match=r"ticket\.safetensors"):
+        tickets.load(path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    save_file(load_file(path) | {"params.fc3.bias": torch.ones(1, 10)}, path, header)
+    with pytest.raises(LthError, match="damaged"):
+        tickets.load(path)
