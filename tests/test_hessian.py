@@ -216,6 +216,19 @@ def test_top_eigenpairs(negative):
         torch.testing.assert_close(overlap, torch.eye(3).double(), rtol=0, atol=1e-6)
 
 
+def test_where_the_vectors_run_out_no_eigenpair_is_made_up(monkeypatch):
+    """Two different eigenvalues give two eigenpairs, whatever else is asked for."""
+    population, split = networks(MLP, 0.5, replicas=1), images(MLP)
+    mask = population.theta_mask()
+    diagonal = torch.where(torch.arange(mask.shape[1]) % 7 == 0, 10.0, -1.0).double() * mask
+    monkeypatch.setattr(hessian, "_products", lambda *what: lambda v: diagonal * v)
+    with pytest.warns(UserWarning, match="1 of 3 eigenpairs"):
+        found = hessian.top(population, split, k=3, steps=20)
+    torch.testing.assert_close(found.values[0, :2], torch.tensor([10.0, -1.0]).double(), rtol=0, atol=1e-9)
+    assert found.values[0, 2].isnan() and torch.all(found.vectors[0, 2].abs() < 1e-6)
+    torch.testing.assert_close(found.vectors[0, :2].norm(dim=1), torch.ones(2).double())
+
+
 def test_residuals_are_what_they_say_and_a_poor_result_is_told():
     population, split = networks(CONV, 0.5), images(CONV)
     with pytest.warns(UserWarning, match="after 6 steps of Lanczos 3 of 4 eigenpairs are less accurate than 0.001"):

@@ -19,7 +19,7 @@ class GradientFlow:
     """∇Lᵀ∇L of the active parameters, biases included: what a `lth.train.Probe` may measure [E, Figs. 2 and 3].
 
     block: L is the mean cross-entropy of so many training examples, the first of the data set; always the same, and
-           others than those that gradients for growing connections are taken from (`lth.methods.dst`).
+           mostly others than those that gradients for growing connections are taken from (`lth.methods.dst`).
 
     With `Probe(…, around_updates=True)` the history tells it right before each mask update too: see `changes`.
     """

@@ -33,6 +33,7 @@ from lth.population import Population
 EXACT = 5000  # active parameters, at most, of an exact Hessian
 PRODUCT = {"cpu": 2**20, "cuda": 2**28}  # numbers that layers put out for the images of one block
 KEPT = {"cpu": 2**24, "cuda": 2**30}  # numbers that layers put out for all images, whose graphs stay between products
+TOGETHER = 2**29  # numbers in the vectors of all replicas that are worked on together on a GPU
 ENTRIES = {"cpu": 2**20, "cuda": 2**25}  # the same, where all entries of a Hessian are found
 
 
@@ -166,7 +167,8 @@ def lanczos(population: Population, split: Split, steps: int = 100, probes: int 
     """Ritz values and weights that stand for the spectrum, steps · probes of them for each replica.
 
     Stochastic Lanczos quadrature: `steps` steps of Lanczos, each a product with the Hessian, from each of `probes`
-    random vectors. The outermost eigenvalues are met to many digits, those between them as a density. Raises
+    random vectors. The outermost eigenvalues are met closely, and closer with every step, those between
+    them as a density. Raises
     UsageError for more steps than active parameters.
     """
     fewest = _check(population, split)
@@ -181,7 +183,7 @@ def lanczos(population: Population, split: Split, steps: int = 100, probes: int 
         values, vectors = space.ritz()
         return values.transpose(0, 1).flatten(1), vectors[..., 0].square().transpose(0, 1).flatten(1) / probes
 
-    values, weights = _each(run, population)
+    values, weights = _each(run, population, steps * probes)
     return Spectrum(population.frame, list(values.cpu()), list(weights.cpu()))
 
 
@@ -211,7 +213,7 @@ def top(
 
     Lanczos from one random vector until every residual, which bounds an eigenvalue's error, is at most `tolerance`
     times the largest |λ|, or for so many `steps`; then it warns. Of equal eigenvalues one is found. Raises UsageError
-    for more eigenpairs than steps or active parameters.
+    for more eigenpairs than steps or active parameters. Where there are fewer different ones the rest is nan.
     """
     steps = min(steps, _check(population, split))
     if not 1 <= k <= steps:
@@ -221,14 +223,26 @@ def top(
         for m, space in enumerate(_krylov(population[rows], split, steps, 1, seed), start=1):
             if m < steps and (m < k or m % 5):
                 continue
-            values, vectors = (found[0] if negative else found[0].flip(1) for found in space.ritz())
+            values, vectors = (found[0] for found in space.ritz())
+            none = (vectors.to(space.basis.dtype) @ space.basis[0]).norm(dim=-1) < 0.5  # where the vectors ran out
+            values = values.masked_fill(none, math.inf if negative else -math.inf)
+            order = values.argsort(dim=1, descending=not negative)
+            values = values.gather(1, order)
+            vectors = vectors.gather(1, order[..., None].expand_as(vectors))
             residuals = space.beta[0, :, -1:] * vectors[:, :k, -1].abs()
-            good = residuals <= tolerance * values.abs().amax(1, keepdim=True)
+            found = values.isfinite()
+            largest = values.abs().where(found, 0.0).amax(1, keepdim=True)
+            good = (residuals <= tolerance * largest) & found[:, :k]
             if good.all():
                 break
-        return values[:, :k], vectors[:, :k].to(space.basis.dtype) @ space.basis[0], residuals, good
+        return (
+            values[:, :k].where(found[:, :k], math.nan),
+            vectors[:, :k].to(space.basis.dtype) @ space.basis[0],
+            residuals,
+            good,
+        )
 
-    *found, good = _each(run, population)
+    *found, good = _each(run, population, steps)
     if not good.all():
         warnings.warn(
             f"after {steps} steps of Lanczos {int((~good).sum())} of {good.numel()} eigenpairs are less accurate than "
@@ -246,11 +260,15 @@ def _krylov(population: Population, split: Split, steps: int, probes: int, seed:
     return krylov(_products(population, split), start.to(theta)[:, None] * mask, steps)
 
 
-def _each(run: Callable[[slice], Sequence[Tensor]], population: Population) -> list[Tensor]:
-    """What `run` gives for the replicas; on a CPU for one at a time, so that none depends on the others."""
-    alone = population.device.type == "cpu"
-    rows = [slice(r, r + 1) for r in range(len(population))] if alone else [slice(None)]
-    return [torch.cat(tensors) for tensors in zip(*map_replicas(run, rows), strict=True)]
+def _each(run: Callable[[slice], Sequence[Tensor]], population: Population, vectors: int = 1) -> list[Tensor]:
+    """What `run` gives for the replicas; on a CPU for one at a time, so that none depends on the others, on a GPU for
+    as many as it may hold so many `vectors` of each."""
+    if population.device.type == "cpu":
+        parts = map_replicas(run, [slice(r, r + 1) for r in range(len(population))])
+    else:
+        size = max(1, TOGETHER // (vectors * population.theta().shape[1]))
+        parts = [run(slice(r, r + size)) for r in range(0, len(population), size)]
+    return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
 
 
 def _check(population: Population, split: Split) -> int:

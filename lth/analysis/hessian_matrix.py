@@ -13,7 +13,8 @@ j to neuron o has c_w = a_j for that neuron and zero for the others; with the im
 
     ∂²L/∂w∂w′ = Σᵢ a_j(i) [∂δ_o′(i)/∂z_o(i) · a_j′(i) + δ_o′(i) · ∂a_j′(i)/∂z_o(i)],
 
-a matrix product over images. For LeNet5 that makes 214 passes, however many of its weights are active.
+a matrix product over images. For the linear layers of LeNet5 that makes 214 passes, however many of their weights are
+active; each active parameter of a convolution takes one of its own.
 """
 
 from __future__ import annotations

@@ -11,4 +11,5 @@ CHAPTERS: dict[str, str] = {
     "gradient_flow": "notebooks/01_gradient_flow.ipynb",
     "dst_updates": "notebooks/02_dst_updates.ipynb",
     "lt_basin": "notebooks/03_lt_basin.ipynb",
+    "rti_repulsion": "notebooks/05_rti_repulsion.ipynb",
 }

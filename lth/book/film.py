@@ -69,9 +69,9 @@ PAGE = """<figure id="{film}" style="margin: 1.5rem auto">
 def moments(steps: int, every: int) -> list[int]:
     """Optimiser steps at which a run with mask updates every `every` steps is worth looking at.
 
-    The three quarters of the way to the first update, then one step before the updates number 1, 2, 3, 4, 6, 8, 12,
-    16, 24, …: there the next update is still to come, and can be applied in different ways. All lie inside the run;
-    its start and its end are not among them.
+    A quarter, half and three quarters of the way to the first update, then one step before the updates number 1, 2, 3,
+    4, 6, 8, 12, 16, 24, …: there the next update is still to come, and can be applied in different ways. All lie
+    inside the run; its start and its end are not among them.
     """
     doubled = [number * 2**power for power in range(steps.bit_length()) for number in (2, 3)]
     before = [number * every - 1 for number in [1, *doubled] if number * every < steps]

@@ -121,10 +121,50 @@ class LTBasin(BaseModel):
         return self
 
 
+def _numbers(text: Any) -> Any:
+    """«10,60» → [10, 60], for the command line."""
+    return text.split(",") if isinstance(text, str) else text
+
+
+class RTIRepulsion(BaseModel):
+    """Chapter 5: do tickets find an old solution again, and what if that is forbidden?
+
+    The defaults are LeNet 300-100 on MNIST [M, Table 1]; the batch sizes below 60 are ours.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, cifar10, or a folder or archive of images")
+    model: Literal["lenet_300_100", "conv4", "resnet20"] = Field("lenet_300_100", description="architecture")
+    seeds: int = Field(3, ge=3, le=100, description="networks per method and batch size")
+    rounds: int = Field(25, ge=4, description="rounds of pruning")
+    ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
+    epochs: int = Field(25, gt=0, description="passes through the training images in every round")
+    batch_sizes: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [6, 60], min_length=2, description="training images per step; the smallest is for the unstable training"
+    )
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="adam, or sgd with momentum 0.9")
+    lr: float = Field(1.2e-3, gt=0, description="learning rate")
+    drops: bool = Field(False, description="whether it drops to a tenth after 2/3 and after 5/6 of the run")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay, in PyTorch's convention")
+    decay_tested: float = Field(1e-4, gt=0, description="weight decay of the networks compared with the others")
+    augment: bool = Field(False, description="crop and flip the training images at random")
+    repel: float = Field(2.0, gt=0, description="λ_r of repulsion")
+    attract: float = Field(-1.0, lt=0, description="λ_r of attraction")
+    points: int = Field(20, ge=3, description="points on a line between two networks")
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Self:
+        if self.batch_sizes != sorted(set(self.batch_sizes)) or self.batch_sizes[0] < 1:
+            raise ValueError(f"batch_sizes must increase, as in 8,60, not {self.batch_sizes}")
+        return self
+
+
 CHAPTER_PARAMETERS: dict[str, type[BaseModel]] = {
     "gradient_flow": GradientFlow,
     "dst_updates": DSTUpdates,
     "lt_basin": LTBasin,
+    "rti_repulsion": RTIRepulsion,
 }
 
 _VALUES: dict[str, dict[str, dict[str, Any]]] = {
@@ -220,6 +260,32 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "points": 15,
         },
         "gpu": {},
+        "paper": {},
+    },
+    "rti_repulsion": {
+        "smoke": {"dataset": "digits", "rounds": 4, "ratio": 0.5, "epochs": 1, "batch_sizes": [50, 200], "points": 3},
+        "quick": {
+            "dataset": "digits",
+            "rounds": 7,
+            "ratio": 0.3,
+            "epochs": 4,
+            "batch_sizes": [15, 60],
+            "lr": 5e-3,
+            "decay_tested": 1e-3,
+            "points": 12,
+        },
+        "gpu": {
+            "dataset": "cifar10",
+            "model": "resnet20",
+            "rounds": 10,
+            "epochs": 20,
+            "batch_sizes": [128, 1024],
+            "optimizer": "sgd",
+            "lr": 0.1,
+            "drops": True,
+            "weight_decay": 1e-5,
+            "augment": True,
+        },
         "paper": {},
     },
 }

@@ -13,9 +13,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import LogFormatter, NullLocator
 
+from lth.book import ROOT
 from lth.book.figures import Table, house_style
 
 MARK = "% what was measured\n"
+BENCHMARKS = ROOT / "book" / "benchmarks"
 
 
 def write(source: Path) -> None:
@@ -129,3 +131,14 @@ def number(value: float) -> str:
 def size(count: float) -> str:
     """Bytes, as MiB or GiB."""
     return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+def fastest(model: str) -> pd.DataFrame:
+    """The best `replica-steps per second` of a network on each machine and in each precision that was measured."""
+    rows = []
+    for file in sorted(BENCHMARKS.glob("*.json")):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        measured = pd.DataFrame(told["rows"]).assign(machine=told["device"])
+        rows.append(measured[measured["model"] == model])
+    speeds = pd.concat(rows).groupby(["machine", "precision"])["replica_steps_per_second"].max()
+    return speeds.rename("replica-steps per second").reset_index()
