@@ -304,13 +304,13 @@ def test_what_is_kept_hangs_together(file: Path):
 
 
 def test_the_fastest_of_each_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    rows = [row("resnet20", 1), row("resnet20", 4, replica_steps_per_second=70.0), row("lenet5", 4)]
+    rows = [row("resnet20", 1), row("resnet20", 4, images_per_second=7000.0), row("lenet5", 4)]
     (tmp_path / "a.json").write_text(json.dumps(machine("cpu", *rows, left_out("resnet20", 64))))
-    (tmp_path / "b.json").write_text(json.dumps(machine("cuda", row("resnet20", 16, replica_steps_per_second=900.0))))
+    (tmp_path / "b.json").write_text(json.dumps(machine("cuda", row("resnet20", 16, images_per_second=90000.0))))
     monkeypatch.setattr(speed, "BENCHMARKS", tmp_path)
     found = speed.fastest("resnet20")
     assert found.to_dict("list") == {
         "machine": ["the cpu", "the cuda"],
         "precision": ["fp32", "fp32"],
-        "replica-steps per second": [70.0, 900.0],
+        "images per second": [7000.0, 90000.0],
     }

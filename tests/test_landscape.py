@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from lth.analysis.landscape import barrier, interpolate, line
 from lth.errors import UsageError
 from lth.methods import prune
-from lth.methods.init import glorot_uniform
+from lth.methods.init import glorot_uniform, kaiming_normal
 from lth.models import Model
 from lth.population import Population
 
@@ -147,3 +148,14 @@ def test_the_barrier_of_trained_networks_against_a_loop(ends, toy):
         losses = path[path.seed == row.seed].sort_values("alpha").loss.tolist()
         rises = [v - ((1 - a) * losses[0] + a * losses[-1]) for a, v in zip(alphas, losses, strict=True)]
         assert row.barrier == pytest.approx(max(rises), abs=1e-12)
+
+
+def test_the_ends_of_a_line_are_the_networks_themselves_batch_norm_included():
+    model = Model("resnet20", (3, 8, 8), 3)
+    start, end = (kaiming_normal(model, seeds=[seed]) for seed in (0, 1))
+    moved = {n: b + 0.3 if b.is_floating_point() else b for n, b in end.buffers.items()}
+    end = replace(end, buffers=moved)
+    for alpha, network in ((0.0, start), (1.0, end)):
+        point = interpolate(start, end, alpha)
+        assert all(torch.allclose(buffer, network.buffers[n]) for n, buffer in point.buffers.items())
+        torch.testing.assert_close(point.theta(), network.theta())

@@ -83,7 +83,7 @@ def test_the_last_only_and_none(rounds):
 def test_memory_is_that_of_the_kept_weights(rounds):
     *earlier, start = rounds
     n = int(flat(start, 0, "masks").sum())
-    assert repulsion.of(start, earlier, 2.0).nbytes == 2 * (8 + 8 * n + 8 * n * len(earlier))
+    assert repulsion.of(start, earlier, 2.0).nbytes == 2 * (8 + 8 * n + 8 * n * len(earlier) + 8)
 
 
 def test_in_training(toy):

@@ -18,7 +18,8 @@ def interpolate(start: Population, end: Population, alpha: float) -> Population:
 
     One end point serves all of `start`, whose frame the points have. The masks must be the same, or one within the
     other, as from round to round of iterative pruning: the points then have the larger one. Otherwise the line would
-    run through networks of which neither end is one.
+    run through networks of which neither end is one. Batch norm's statistics are interpolated, too: at the ends they
+    are those of the networks, in between not quite those of the interpolated weights.
     """
     end = end.repeat(len(start)) if len(end) == 1 < len(start) else end
     if start.model != end.model or len(start) != len(end):
@@ -27,7 +28,9 @@ def interpolate(start: Population, end: Population, alpha: float) -> Population:
     if not ((masks | ~others).all(1) | (others | ~masks).all(1)).all():
         raise UsageError("a line between networks of which neither's mask holds the other's leaves the sparse networks")
     union = {name: mask | end.masks[name] for name, mask in start.masks.items()}
-    return replace(start, masks=union).with_theta(torch.lerp(start.theta(), end.theta(), alpha))
+    mixed = {n: torch.lerp(b, end.buffers[n], alpha) if b.is_floating_point() else b for n, b in start.buffers.items()}
+    theta = torch.lerp(start.theta(), end.theta(), alpha)
+    return replace(start, masks=union, buffers=mixed).with_theta(theta)
 
 
 def line(start: Population, end: Population, alphas: Sequence[float], split: Split) -> pd.DataFrame:

@@ -34,12 +34,13 @@ def distances(rounds: Sequence[Population], measure: Measure = "angle") -> Tenso
         masks = torch.stack([mask for _, mask in rows]).double()
         weights = torch.stack([row for row, _ in rows]).double() * masks
         squares, products = weights.square() @ masks.T, weights @ weights.T  # ‖θ_i ⊙ m_j‖², and over m_i ⊙ m_j
-        if measure == "euclidean":
-            found.append((squares + squares.T - 2 * products).clamp_min(0).sqrt())
-            continue
         cosine = (products / (squares * squares.T).sqrt()).clamp(-1, 1)
         cosine.fill_diagonal_(1)  # exactly
-        found.append(1 - cosine if measure == "cosine" else 2 / math.pi * cosine.acos())
+        if measure == "euclidean":
+            distance = (squares + squares.T - 2 * products).clamp_min(0).sqrt()
+        else:
+            distance = 1 - cosine if measure == "cosine" else 2 / math.pi * cosine.acos()
+        found.append(distance.masked_fill(masks @ masks.T == 0, math.nan))
     return torch.stack(found)
 
 

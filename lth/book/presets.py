@@ -141,7 +141,7 @@ class RTIRepulsion(BaseModel):
     ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
     epochs: int = Field(25, gt=0, description="passes through the training images in every round")
     batch_sizes: Annotated[list[int], BeforeValidator(_numbers)] = Field(
-        [6, 60], min_length=2, description="training images per step; the smallest is for the unstable training"
+        [20, 60], min_length=2, description="training images per step; the smallest is for the unstable training"
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="adam, or sgd with momentum 0.9")
     lr: float = Field(1.2e-3, gt=0, description="learning rate")
@@ -157,6 +157,11 @@ class RTIRepulsion(BaseModel):
     def _increasing(self) -> Self:
         if self.batch_sizes != sorted(set(self.batch_sizes)) or self.batch_sizes[0] < 1:
             raise ValueError(f"batch_sizes must increase, as in 8,60, not {self.batch_sizes}")
+        if not any(0.02 <= (1 - self.ratio) ** level <= 0.3 for level in range(2, self.rounds + 1)):
+            raise ValueError(
+                f"{self.rounds} rounds at ratio {self.ratio} never leave 2 to 30 % of the weights, at which claims are "
+                "judged: change `rounds` or `ratio`"
+            )
         return self
 
 
@@ -284,6 +289,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "lr": 0.1,
             "drops": True,
             "weight_decay": 1e-5,
+            "decay_tested": 1e-5,
             "augment": True,
         },
         "paper": {},

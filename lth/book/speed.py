@@ -134,11 +134,11 @@ def size(count: float) -> str:
 
 
 def fastest(model: str) -> pd.DataFrame:
-    """The best `replica-steps per second` of a network on each machine and in each precision that was measured."""
+    """The most `images per second` of a network's training on each machine and in each precision that was measured."""
     rows = []
     for file in sorted(BENCHMARKS.glob("*.json")):
         told = json.loads(file.read_text(encoding="utf-8"))
         measured = pd.DataFrame(told["rows"]).assign(machine=told["device"])
         rows.append(measured[measured["model"] == model])
-    speeds = pd.concat(rows).groupby(["machine", "precision"])["replica_steps_per_second"].max()
-    return speeds.rename("replica-steps per second").reset_index()
+    speeds = pd.concat(rows).groupby(["machine", "precision"])["images_per_second"].max()
+    return speeds.rename("images per second").reset_index()

@@ -90,7 +90,9 @@ def ladder(
     penalty:     of the networks a round starts from, and the runs so far → a term of the loss in that round, such as
                  `lambda start, runs: repulsion.of(start, [run.final for run in runs], 2.0)`. Level 0 has none.
 
-    The column `level` of the frame tells the rounds apart. The seed of the data order is the same in all of them.
+    The column `level` of the frame tells the rounds apart. Each round sees the images in an order of its own, that of
+    the network's seed + 10,000 · level: a ladder that found its old solutions again only because it met the same images
+    in the same order would prove nothing.
     Raises UsageError before any training where the arguments do not fit together.
     """
     _check(dense, rounds, recipe, ratio, per_layer, restart, rewind_step, tune)
@@ -101,7 +103,7 @@ def ladder(
         solution = runs[-1].final
         pruned = prune.apply(solution, magnitude_masks(solution, ratio, per_layer))
         start = prune.rewind(pruned, runs[0].at(rewind_step)) if restart == "weights" else pruned
-        start = start.label(level=level)
+        start = start.label(level=level, seed=[seed + 10_000 * level for seed in dense.seeds])
         runs.append(train(start, again, penalty=penalty(start, runs)) if penalty else train(start, again))
     return runs
 

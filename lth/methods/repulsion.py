@@ -23,27 +23,28 @@ class Repulsion:
     strength: (r,) λ_r of each replica: positive repels, negative attracts, 0 is no penalty.
     places:   (r, n) where the kept weights are among all prunable ones, layer after layer.
     optima:   (r, K, n) directions θ_r ⊙ m of length 1; a row of zeros stands for none.
+    count:    (r,) |Θ|, how many there are, at least 1.
     """
 
     strength: Tensor
     places: Tensor
     optima: Tensor
+    count: Tensor
 
     def __call__(self, params: Tensors, masks: Tensors) -> Tensor:
         """J_r of each replica: (r,)."""
         weights = torch.cat([params[name].flatten(1) for name in masks], dim=1).gather(1, self.places)
         length = weights.norm(dim=1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         cosines = (self.optima @ (weights / length).unsqueeze(2)).squeeze(2)
-        count = self.optima.any(2).sum(1).clamp_min(1)
-        return self.strength * cosines.square().sum(1) / count
+        return self.strength * cosines.square().sum(1) / self.count
 
     def __getitem__(self, rows: slice) -> Self:
-        return type(self)(self.strength[rows], self.places[rows], self.optima[rows])
+        return type(self)(self.strength[rows], self.places[rows], self.optima[rows], self.count[rows])
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes, in bytes."""
-        return sum(t.numel() * t.element_size() for t in (self.strength, self.places, self.optima))
+        return sum(t.numel() * t.element_size() for t in (self.strength, self.places, self.optima, self.count))
 
 
 def of(start: Population, optima: Sequence[Population], strength: float | Sequence[float]) -> Repulsion:
@@ -65,7 +66,8 @@ def of(start: Population, optima: Sequence[Population], strength: float | Sequen
     directions = torch.stack(weights, 1) if weights else like.new_zeros(len(start), 0, places.shape[1])
     lengths = directions.norm(dim=2, keepdim=True)
     lambdas = torch.as_tensor(strength, dtype=like.dtype, device=like.device).expand(len(start)).clone()
-    return Repulsion(lambdas, places, directions / lengths.clamp_min(torch.finfo(like.dtype).tiny))
+    count = (lengths[..., 0] > 0).sum(1).clamp_min(1)
+    return Repulsion(lambdas, places, directions / lengths.clamp_min(torch.finfo(like.dtype).tiny), count)
 
 
 def _prunable(tensors: Tensors) -> Tensor:
