@@ -9,9 +9,8 @@ from conftest import double
 from torch.nn import functional as F
 
 from lth import train as train_module
-from lth.analysis.gradient_flow import GradientFlow, changes
+from lth.analysis.gradient_flow import GradientFlow
 from lth.book.store import Store
-from lth.errors import UsageError
 from lth.gradients import mean_gradients
 from lth.methods import init, prune
 from lth.methods.dst import DST
@@ -105,11 +104,3 @@ def test_each_replica_has_the_rows_of_its_own_rule_in_any_company(sparse, toy, m
     assert "gradient_flow_before" not in scratch
     shared = together[together.method == "Scratch"].drop(columns="gradient_flow_before").reset_index(drop=True)
     pd.testing.assert_frame_equal(scratch, shared, rtol=1e-12)
-
-
-def test_changes_are_what_updates_did():
-    rows = {"step": [0, 4, 8], "gradient_flow": [1.0, 5.0, 2.0], "gradient_flow_before": [None, 3.0, 2.5]}
-    found = changes(pd.DataFrame(rows))
-    assert found.step.tolist() == [4, 8] and found.change.tolist() == [2.0, -0.5]
-    with pytest.raises(UsageError, match="around_updates=True"):
-        changes(pd.DataFrame({"step": [0], "gradient_flow": [1.0]}))

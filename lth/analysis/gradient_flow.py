@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -21,7 +20,7 @@ class GradientFlow:
     block: L is the mean cross-entropy of so many training examples, the first of the data set; always the same, and
            mostly others than those that gradients for growing connections are taken from (`lth.methods.dst`).
 
-    With `Probe(…, around_updates=True)` the history tells it right before each mask update too: see `changes`.
+    With `Probe(…, around_updates=True)` the history tells it right before each mask update too.
     """
 
     block: int = 1000
@@ -37,15 +36,3 @@ class GradientFlow:
         gradients, _ = mean_gradients(population, block)
         active = (g * population.masks[n] if n in population.masks else g for n, g in gradients.items())
         return {"gradient_flow": torch.stack([g.flatten(1).double().square().sum(1) for g in active]).sum(0)}
-
-
-def changes(history: pd.DataFrame, value: str = "gradient_flow") -> pd.DataFrame:
-    """The rows of a history at which masks were updated, with `change`: `value` after less `value` before.
-
-    Raises UsageError where the history has no such rows.
-    """
-    before = f"{value}_before"
-    if before not in history:
-        raise UsageError(f"no {before} in the history: record it with Probe(…, around_updates=True) and mask updates")
-    updates = history.dropna(subset=[before])
-    return updates.assign(change=updates[value] - updates[before]).reset_index(drop=True)

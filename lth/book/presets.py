@@ -172,70 +172,61 @@ CHAPTER_PARAMETERS: dict[str, type[BaseModel]] = {
     "rti_repulsion": RTIRepulsion,
 }
 
+# what chapters 1 and 2 share, so that they train the same networks
+_SPARSE_TRAINING: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "dataset": "digits",
+        "seeds": 3,
+        "steps": 10,
+        "batch_size": 16,
+        "prune_start": 2,
+        "prune_end": 6,
+        "prune_every": 2,
+        "dst_every": 4,
+        "probe_every": 5,
+        "block": 20,
+    },
+    "quick": {
+        "dataset": "digits",
+        "seeds": 3,
+        "sparsity": 0.9,
+        "steps": 300,
+        "batch_size": 32,
+        "prune_start": 75,
+        "prune_end": 175,
+        "prune_every": 10,
+        "dst_every": 20,
+        "probe_every": 20,
+        "block": 200,
+    },
+}
+
 _VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "gradient_flow": {
-        "smoke": {
-            "dataset": "digits",
-            "seeds": 3,
-            "steps": 10,
-            "batch_size": 16,
-            "prune_start": 2,
-            "prune_end": 6,
-            "prune_every": 2,
-            "dst_every": 4,
-            "probe_every": 5,
-            "block": 20,
+        "smoke": _SPARSE_TRAINING["smoke"]
+        | {
             "draws": 300,
             "inputs": 20,
         },
-        "quick": {
-            "dataset": "digits",
-            "seeds": 3,
-            "sparsity": 0.9,
-            "steps": 300,
-            "batch_size": 32,
-            "prune_start": 75,
-            "prune_end": 175,
-            "prune_every": 10,
-            "dst_every": 20,
-            "probe_every": 20,
-            "block": 200,
+        "quick": _SPARSE_TRAINING["quick"]
+        | {
             "high_sparsity": 0.95,
             "mlp_lr": 0.05,
-            "draws": 2_000,
+            "draws": 2000,
             "inputs": 100,
         },
         "gpu": {},
         "paper": {},
     },
     "dst_updates": {
-        "smoke": {
-            "dataset": "digits",
-            "seeds": 3,
-            "steps": 10,
-            "batch_size": 16,
-            "prune_start": 2,
-            "prune_end": 6,
-            "prune_every": 2,
-            "dst_every": 4,
-            "probe_every": 5,
-            "block": 20,
+        "smoke": _SPARSE_TRAINING["smoke"]
+        | {
             "hessian_images": 20,
             "lanczos_images": 20,
             "lanczos_steps": 10,
         },
-        "quick": {
-            "dataset": "digits",
-            "seeds": 3,
-            "sparsity": 0.9,
-            "steps": 300,
-            "batch_size": 32,
-            "prune_start": 75,
-            "prune_end": 175,
-            "prune_every": 10,
-            "dst_every": 20,
-            "probe_every": 20,
-            "block": 200,
+        "quick": _SPARSE_TRAINING["quick"]
+        | {
             "hessian_images": 200,
             "lanczos_images": 60,
             "lanczos_steps": 16,
