@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lth.book import comparison
+from lth.book import comparison, figures
 
 
 def test_t_interval():
     x = [3.0, 4.0, 8.0, 9.5]
     told = stats.ttest_1samp(x, 0).confidence_interval(0.95)
-    assert comparison.t_interval(x) == pytest.approx((told.low, told.high))
-    assert comparison.t_interval([2.5]) == (2.5, 2.5)
+    assert figures.t_interval(x) == pytest.approx((told.low, told.high))
+    assert figures.t_interval([2.5]) == (2.5, 2.5)
 
 
 def test_apart_is_welchs_statistic_where_the_paper_gives_the_spread_of_five():

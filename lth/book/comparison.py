@@ -7,25 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lth.book.claims import LEDGER
-from lth.book.figures import Table
+from lth.book.figures import Table, t_interval
 
 # [E]'s tables give mean ± standard deviation of five networks, divided by 5, not by 4: only so do numbers such as
 # 62.99 ± 42.16 fit networks of which two guess and three have learned
 PAPER_NETWORKS = 5
 ROUNDING = 0.01 / math.sqrt(12)  # standard deviation of what rounding to two decimals takes away
 FAR = 3.0
-
-
-def t_interval(samples: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean (Student's t); of a single sample, the sample. Also seaborn's `errorbar`."""
-    x = np.asarray(samples, dtype=float)
-    if len(x) < 2:
-        return x.mean(), x.mean()
-    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
-    return x.mean() - half, x.mean() + half
 
 
 def apart(samples: Sequence[float], mean: float, spread: float) -> float:

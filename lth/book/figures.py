@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from scipy import stats
 
 from lth.book.claims import LEDGER
 
@@ -32,6 +35,15 @@ def house_style() -> None:
             "grid.linewidth": 0.6,
         }
     )
+
+
+def t_interval(samples: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean (Student's t); of a single sample, the sample. Also seaborn's `errorbar`."""
+    x = np.asarray(samples, dtype=float)
+    if len(x) < 2:
+        return x.mean(), x.mean()
+    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    return x.mean() - half, x.mean() + half
 
 
 def legend_below(figure: Figure, columns: Sequence[str], rows: int = 1) -> None:
