@@ -145,7 +145,10 @@ class RTIRepulsion(BaseModel):
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="adam, or sgd with momentum 0.9")
     lr: float = Field(1.2e-3, gt=0, description="learning rate")
-    drops: bool = Field(False, description="whether it drops to a tenth after 2/3 and after 5/6 of the run")
+    schedule: Literal["constant", "cosine", "step"] = Field(
+        "constant", description="of the learning rate; step: to a tenth after 2/3 and after 5/6 of the run"
+    )
+    warmup: int = Field(0, ge=0, description="epochs over which the learning rate rises at the start")
     weight_decay: float = Field(0.0, ge=0, description="weight decay, in PyTorch's convention")
     decay_tested: float = Field(1e-4, gt=0, description="weight decay of the networks compared with the others")
     augment: bool = Field(False, description="crop and flip the training images at random")
@@ -157,6 +160,8 @@ class RTIRepulsion(BaseModel):
     def _increasing(self) -> Self:
         if self.batch_sizes != sorted(set(self.batch_sizes)) or self.batch_sizes[0] < 1:
             raise ValueError(f"batch_sizes must increase, as in 8,60, not {self.batch_sizes}")
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup ({self.warmup} epochs) is longer than the {self.epochs} epochs of a round")
         if not any(0.02 <= (1 - self.ratio) ** level <= 0.3 for level in range(2, self.rounds + 1)):
             raise ValueError(
                 f"{self.rounds} rounds at ratio {self.ratio} never leave 2 to 30 % of the weights, at which claims are "
@@ -278,7 +283,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "batch_sizes": [128, 1024],
             "optimizer": "sgd",
             "lr": 0.1,
-            "drops": True,
+            "schedule": "step",
             "weight_decay": 1e-5,
             "decay_tested": 1e-5,
             "augment": True,
