@@ -14,6 +14,7 @@ INIT, ORDER, MASK, AUGMENT = 0, 1, 2, 3  # purposes: initial weights, data order
 GROW = 4  # and one more: the connections that are grown at random
 SIGNAL = 5  # random inputs and weights of `lth.analysis.signal`
 PROBE = 6  # random vectors that a Hessian is multiplied by (`lth.analysis.hessian`)
+PERTURB = 7  # random perturbations of weights (`lth.analysis.lcs`)
 
 
 def torch_stream(*name: int) -> torch.Generator:

@@ -56,7 +56,7 @@ BAD = {
     "few rounds": (["run", "rti_repulsion", "-p", "ratio=0.05"], "7 rounds at ratio 0.05 never leave 2 to 30 %"),
     "batches of one size": (["run", "rti_repulsion", "-p", "batch_sizes=60"], "batch_sizes"),
     "batches that shrink": (["run", "rti_repulsion", "-p", "batch_sizes=60,15"], "batch_sizes must increase"),
-    "warm-up beyond the round": (["run", "rti_repulsion", "-p", "epochs=2", "-p", "warmup=3"], "warmup (3 epochs) is longer"),
+    "warm-up beyond the round": (["run", "rti_repulsion", "-p", "warmup=9"], "warmup (9 epochs) is longer"),
     "no value": (["run", "-p", "seeds"], "write name=value"),
     "unknown data": (["run", "-p", "dataset=mnits"], "did you mean mnist?"),
     "unknown device": (["run", "--device", "tpu"], "--device tpu: one of auto, cpu, cuda"),

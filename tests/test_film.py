@@ -1,7 +1,9 @@
-"""The film: its steps, its paths against matplotlib's own, and how it plays in a browser without a network."""
+"""Films: their steps, its paths against matplotlib's own, and how they play in a browser without a network."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from lth.book.figures import house_style
-from lth.book.film import Film, moments
+from lth.book.film import Film, Slides, moments
 
 CHROMIUM = Path("/usr/bin/chromium")
 X = np.linspace(-3, 30, 40)
@@ -119,3 +122,32 @@ def test_without_javascript_it_is_a_still(browser_page):
     assert tab.locator("svg").is_visible() and tab.locator("output").text_content() == "step 2"
     assert tab.locator("noscript").is_visible()
     assert not tab.locator("button").is_visible() and not tab.locator("input").is_visible()
+
+
+def test_slides_are_pictures_that_come_along():
+    figures = {}
+    for i in range(3):
+        figures[f"level {i}"], ax = plt.subplots(figsize=(3, 2))
+        ax.plot([0, 1], [0, i])
+    slides = Slides(figures, still="level 1", name="planes", alt="A <plane>", caption="Slices.")
+    page = slides._repr_html_()
+    frames = json.loads(re.search(r'<script type="application/json">(.*?)</script>', page)[1])
+    assert [frame["words"] for frame in frames] == list(figures) and not plt.get_fignums()
+    assert len({frame["image"] for frame in frames}) == 3 and f'<img src="{frames[1]["image"]}"' in page
+    assert 'alt="A &lt;plane&gt;"' in page and 'value="1"' in page
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)
+    picture = Image.open(io.BytesIO(base64.b64decode(frames[2]["image"].partition(",")[2])))
+    assert picture.size == (300, 200)
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        tab = browser.new_context(offline=True).new_page()
+        tab.set_content(page)
+        tab.locator("input").focus()
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator("output").text_content() == "level 2"
+        assert tab.locator("img").get_attribute("src") == frames[2]["image"]
+        browser.close()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import double
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn.utils import prune as torch_prune
 
 from lth.book.store import Store
 from lth.data import Data
@@ -34,55 +30,8 @@ def climb(toy: Data):
     return lambda population, recipe, **kind: train(population, toy, recipe, **kind)
 
 
-# --- one round ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("per_layer", [False, True])
-def test_repeated_pruning_is_that_of_torch(mlps, per_layer):
-    module = copy.deepcopy(mlps.module(1))
-    layers = [(module.get_submodule(name.removesuffix(".weight")), "weight") for name in mlps.masks]
-    population = mlps
-    for _ in range(4):
-        population = prune.apply(population, imp.magnitude_masks(population, 0.2, per_layer))
-        if per_layer:
-            for layer, leaf in layers:
-                torch_prune.l1_unstructured(layer, leaf, amount=0.2)
-        else:
-            torch_prune.global_unstructured(layers, torch_prune.L1Unstructured, amount=0.2)
-        for (layer, _), (name, mask) in zip(layers, population.masks.items(), strict=True):
-            assert torch.equal(mask[1], layer.weight_mask.bool()), name
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(-3, 3), min_size=4, max_size=30), st.floats(0.05, 0.95), st.integers(0, 2**16))
-def test_counts_ties_and_nesting(values, ratio, seed):
-    """Magnitudes from few values, some weights pruned before: the last of equals goes first, nothing comes back."""
-    old = torch.rand(1, len(values), generator=torch.Generator().manual_seed(seed)) < 0.7
-    weights = torch.tensor([values]).float() * old
-    left = old[0].nonzero()[:, 0].tolist()
-    ranked = sorted(left, key=lambda i: (-abs(values[i]), i))
-    expected = torch.zeros_like(old)
-    expected[0, ranked[: len(left) - round(ratio * len(left))]] = True
-
-    class Layer:  # a population in all that the function looks at
-        masks, params, seeds = {"w": old}, {"w": weights}, [0]
-
-    if expected.any() or not old.any():
-        assert torch.equal(imp.magnitude_masks(Layer(), ratio)["w"], expected)
-    else:
-        with pytest.warns(UserWarning, match="w has no weights left"):
-            assert torch.equal(imp.magnitude_masks(Layer(), ratio)["w"], expected)
-
-
-def test_a_layer_that_runs_empty_is_told(mlps):
-    weights = {n: p * (1e-6 if n == "fc2.weight" else 1) for n, p in mlps.params.items()}
-    population = Population(mlps.model, weights, mlps.masks, mlps.buffers, mlps.frame)
-    with pytest.warns(UserWarning, match=r"fc2\.weight has no weights left \(seed 0, 1\)"):
-        imp.magnitude_masks(population, 0.2)
-
-
 def test_the_threshold_is_the_largest_that_goes(mlps):
-    masks = imp.magnitude_masks(mlps, 0.3)
+    masks = prune.magnitude_masks(mlps, 0.3)
     for r, found in enumerate(imp.threshold(mlps, masks).tolist()):
         all_ = torch.cat([mlps.params[n][r].abs().flatten() for n in masks])
         kept = torch.cat([masks[n][r].flatten() for n in masks])
@@ -172,6 +121,9 @@ def test_a_ladder_is_resumed_at_its_last_level_and_shared(mlps, toy, tmp_path):
     earlier = {path: path.read_bytes() for path in Path(tmp_path).rglob("*.safetensors")}
     imp.ladder(mlps, 1, climb, RECIPE.model_copy(update={"lr": 0.2}))  # another recipe is another ladder
     assert trained[-2:] == [2, 2] and all(path.read_bytes() == old for path, old in earlier.items())
+    for step in (0, 5):  # two rewind steps, one dense network
+        imp.ladder(mlps, 1, climb, RECIPE, rewind_step=step, keep=[0, 5])
+    assert trained[-4:] == [2, 0, 0, 2]  # the first level 1 is there already
 
 
 def test_a_penalty_sees_the_rounds_before(mlps, climb):

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import double
+from conftest import double, toy_data
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lth.analysis.landscape import barrier, interpolate, line
+from lth.analysis.landscape import barrier, interpolate, line, piecewise, reestimate
 from lth.errors import UsageError
 from lth.methods import prune
 from lth.methods.init import glorot_uniform, kaiming_normal
@@ -159,3 +159,34 @@ def test_the_ends_of_a_line_are_the_networks_themselves_batch_norm_included():
         point = interpolate(start, end, alpha)
         assert all(torch.allclose(buffer, network.buffers[n]) for n, buffer in point.buffers.items())
         torch.testing.assert_close(point.theta(), network.theta())
+
+
+def test_a_path_is_its_lines_one_after_another(ends, toy):
+    start, end = ends
+    path = piecewise([start, end, start], [0, 0.5, 1], toy.test)
+    assert path.place.unique().tolist() == [0, 0.5, 1, 1.5, 2]
+    there, back = (path[path.leg == leg] for leg in (0, 1))
+    assert there.loss.tolist() == line(start, end, [0, 0.5, 1], toy.test).loss.tolist()
+    assert back[back.alpha == 0.5].loss.tolist() == pytest.approx(there[there.alpha == 0.5].loss.tolist())
+    with pytest.raises(UsageError, match="two networks or more"):
+        piecewise([start], [0, 1], toy.test)
+
+
+def test_statistics_gathered_anew_are_those_of_all_images():
+    """Of one batch: exactly its mean and variance before each batch norm, whatever the network had before."""
+    data = toy_data(240, (3, 32, 32))
+    networks = double(kaiming_normal(Model("resnet20", (3, 32, 32)), seeds=[0, 1]))
+    for buffer in networks.buffers.values():
+        buffer += torch.rand_like(buffer)
+    found = reestimate(networks, data.train)
+    for r in range(2):
+        images = data.train.pixels(torch.arange(len(data.train))).double()
+        module = networks.module(r)
+        before = module.conv1(images)
+        torch.testing.assert_close(found.buffers["bn1.running_mean"][r], before.mean((0, 2, 3)))
+        torch.testing.assert_close(found.buffers["bn1.running_var"][r], before.var((0, 2, 3)))
+    assert not torch.equal(found.buffers["bn1.running_mean"], networks.buffers["bn1.running_mean"])
+    mean = reestimate(networks, data.train, batch=50).buffers["bn1.running_mean"]  # the batches weighted by their sizes
+    torch.testing.assert_close(mean, found.buffers["bn1.running_mean"])
+    there = line(networks, networks, [0.0], data.test, statistics=data.train)
+    assert there.loss.tolist() == found.evaluate(data.test).loss.tolist()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import prune as torch_prune
 
@@ -53,7 +54,7 @@ def test_per_layer_equals_torch_prune(network, sparsity):
 
 @pytest.mark.parametrize("sparsity", [0.2, 0.9])
 def test_global_equals_torch_prune(network, sparsity):
-    masks = prune.magnitude_masks_global(network, sparsity)
+    masks = prune.magnitude_masks(network, sparsity)
     for r in range(len(network)):
         module = network.module(r)
         layers = [(module.get_submodule(n.removesuffix(".weight")), "weight") for n in masks]
@@ -65,7 +66,54 @@ def test_global_equals_torch_prune(network, sparsity):
             assert torch.equal(mask[r], layer[0].weight_mask.bool())
 
 
-@pytest.mark.parametrize("masks_of", [prune.magnitude_masks_per_layer, prune.magnitude_masks_global])
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_repeated_pruning_is_that_of_torch(network, per_layer):
+    module = copy.deepcopy(network.module(1))
+    layers = [(module.get_submodule(name.removesuffix(".weight")), "weight") for name in network.masks]
+    population = network
+    for _ in range(4):
+        population = prune.apply(population, prune.magnitude_masks(population, 0.2, per_layer))
+        if per_layer:
+            for layer, leaf in layers:
+                torch_prune.l1_unstructured(layer, leaf, amount=0.2)
+        else:
+            torch_prune.global_unstructured(layers, torch_prune.L1Unstructured, amount=0.2)
+        for (layer, _), (name, mask) in zip(layers, population.masks.items(), strict=True):
+            assert torch.equal(mask[1], layer.weight_mask.bool()), name
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=4, max_size=30), st.floats(0.05, 0.95), st.integers(0, 2**16))
+def test_counts_ties_and_nesting(values, ratio, seed):
+    """Magnitudes from few values, some weights pruned before: the last of equals goes first, nothing comes back."""
+    old = torch.rand(1, len(values), generator=torch.Generator().manual_seed(seed)) < 0.7
+    weights = torch.tensor([values]).float() * old
+    left = old[0].nonzero()[:, 0].tolist()
+    ranked = sorted(left, key=lambda i: (-abs(values[i]), i))
+    expected = torch.zeros_like(old)
+    expected[0, ranked[: len(left) - round(ratio * len(left))]] = True
+
+    class Layer:  # a population in all that the function looks at
+        masks, params, seeds = {"w": old}, {"w": weights}, [0]
+
+        def __len__(self) -> int:
+            return 1
+
+    if expected.any() or not old.any():
+        assert torch.equal(prune.magnitude_masks(Layer(), ratio)["w"], expected)
+    else:
+        with pytest.warns(UserWarning, match="w has no weights left"):
+            assert torch.equal(prune.magnitude_masks(Layer(), ratio)["w"], expected)
+
+
+def test_a_layer_that_runs_empty_is_told(network):
+    weights = {n: p * (1e-6 if n == "fc2.weight" else 1) for n, p in network.params.items()}
+    population = replace(network, params=weights)
+    with pytest.warns(UserWarning, match=r"fc2\.weight has no weights left \(seed 0, 1\)"):
+        prune.magnitude_masks(population, 0.3)
+
+
+@pytest.mark.parametrize("masks_of", [prune.magnitude_masks_per_layer, prune.magnitude_masks, prune.masks_at_random])
 def test_masks_only_shrink(network, masks_of):
     once = prune.apply(network, masks_of(network, 0.6))
     refilled = replace(once, params={n: torch.randn_like(p) for n, p in once.params.items()})
@@ -116,11 +164,41 @@ def test_rewind_puts_each_set_of_weights_under_its_mask(network):
 def test_impossible_sparsities_are_refused(network, sparsity):
     for refuse in (
         lambda: prune.magnitude_masks_per_layer(network, sparsity),
-        lambda: prune.magnitude_masks_global(network, sparsity),
         lambda: prune.Gradual(sparsity, 0, 10, 1),
     ):
         with pytest.raises(UsageError, match="fraction of zeros"):
             refuse()
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, float("nan"), [0.2], [0.2, 1.2]])
+def test_impossible_ratios_are_refused(network, ratio):
+    with pytest.raises(UsageError, match="share of the weights left"):
+        prune.magnitude_masks(network, ratio)
+
+
+def test_scores_that_are_no_numbers_are_refused(network):
+    scores = {n: p.abs() for n, p in network.params.items()}
+    scores["conv2.weight"] = scores["conv2.weight"] * torch.nan
+    with pytest.raises(UsageError, match=r"scores of conv2.weight are not numbers"):
+        prune.without_lowest(network, scores, 0.5)
+
+
+def test_every_replica_may_have_a_ratio_of_its_own(network):
+    ratios = [0.25, 0.5]
+    masks = prune.magnitude_masks(network, ratios)
+    for r, ratio in enumerate(ratios):
+        alone = prune.magnitude_masks(network[[r]], ratio)
+        assert all(torch.equal(mask[[r]], alone[name]) for name, mask in masks.items())
+
+
+def test_random_masks_are_exact_the_replicas_own_and_blind_to_magnitude(network):
+    masks = prune.masks_at_random(network, 0.3)
+    total = sum(m[0].numel() for m in masks.values())
+    flat = torch.cat([m.flatten(1) for m in masks.values()], 1)
+    assert flat.sum(1).tolist() == [total - round(0.3 * total)] * 2
+    assert 0.5 < (flat[0] == flat[1]).float().mean() < 0.66  # independent: 0.49 + 0.09
+    other = replace(network, params={n: p.sort().values for n, p in network.params.items()})
+    assert all(torch.equal(m, masks[n]) for n, m in prune.masks_at_random(other, 0.3).items())
 
 
 @pytest.mark.parametrize("start, end, every", [(5, 5, 1), (-1, 5, 1), (0, 5, 0)])

@@ -7,7 +7,7 @@ import torch
 from conftest import double
 
 from lth.errors import UsageError
-from lth.methods import imp, init, prune, repulsion
+from lth.methods import init, prune, repulsion
 from lth.models import Model
 from lth.population import Population
 from lth.recipe import Recipe
@@ -23,7 +23,7 @@ def rounds() -> list[Population]:
     for level in range(3):
         dense = double(init.kaiming_normal(MODEL, seeds=[10 * level, 10 * level + 1]))
         dense = dense.with_theta(dense.theta() + 0.1)
-        masks = imp.magnitude_masks(found[-1] if found else dense, 0.3)
+        masks = prune.magnitude_masks(found[-1] if found else dense, 0.3)
         found.append(prune.apply(dense, masks))
     return found
 
@@ -91,7 +91,7 @@ def test_in_training(toy):
     recipe = Recipe(steps=40, batch_size=20, lr=0.1)
     dense = init.kaiming_normal(Model("lenet_300_100"), seeds=[0, 1])
     first = train(dense, toy, recipe).final
-    start = prune.rewind(prune.apply(first, imp.magnitude_masks(first, 0.2)), dense)
+    start = prune.rewind(prune.apply(first, prune.magnitude_masks(first, 0.2)), dense)
     final = {
         strengths: train(start, toy, recipe, penalty=repulsion.of(start, [first], list(strengths))).final
         for strengths in ((0.0, 500.0), (500.0, 500.0))

@@ -10,7 +10,7 @@ import torch
 
 from lth.analysis import landscape, rounds
 from lth.errors import UsageError
-from lth.methods import imp, init, prune
+from lth.methods import init, prune
 from lth.models import Model
 from lth.population import Population
 
@@ -23,7 +23,7 @@ def ladder() -> list[Population]:
     start = init.kaiming_normal(MODEL, seeds=[0, 1])
     found = [start.with_theta(init.kaiming_normal(MODEL, seeds=[8, 9]).theta() + 0.05)]
     for level in (2, 3):
-        masks = imp.magnitude_masks(found[-1], 0.5)
+        masks = prune.magnitude_masks(found[-1], 0.5)
         found.append(prune.apply(init.kaiming_normal(MODEL, seeds=[10 * level, 10 * level + 1]), masks))
     return [*found, start]
 

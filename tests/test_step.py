@@ -40,7 +40,7 @@ def networks(name: str, replicas: int = 2) -> Population:
     side = 64 if name.endswith("imagenet") else 16  # so that batch norm has more than one pixel to go by
     model = Model(name, SMALL.get(name, (3, side, side)), 4, **OPTIONS.get(name, {}))
     population = double(init.kaiming_normal(model, seeds=range(replicas), method="dense"))
-    return prune.apply(population, prune.magnitude_masks_global(population, 0.5))
+    return prune.apply(population, prune.magnitude_masks(population, 0.5))
 
 
 def data_for(population: Population) -> Data:

@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from lth import tickets
 from lth.errors import LthError, UsageError
-from lth.methods import imp, init, prune
+from lth.methods import init, prune
 from lth.models import Model
 
 
 @pytest.fixture
 def ticket():
     dense = init.kaiming_normal(Model("lenet_300_100"), seeds=[3])
-    return prune.apply(dense, imp.magnitude_masks(dense, 0.8))
+    return prune.apply(dense, prune.magnitude_masks(dense, 0.8))
 
 
 def test_there_and_back(ticket, tmp_path):

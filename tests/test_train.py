@@ -99,7 +99,7 @@ def test_lenet5_equals_plain_pytorch(toy, lenets, way, monkeypatch):
         monkeypatch.setattr(train_module, "group_size", len)
     recipe = Recipe(steps=20, batch_size=16, lr=0.05)
     population = double(lenets)
-    population = prune.apply(population, prune.magnitude_masks_global(population, 0.7))
+    population = prune.apply(population, prune.magnitude_masks(population, 0.7))
     final = train(population, toy, recipe).final.theta()
     for r in range(len(population)):
         expected = plain_training(population[[r]], toy, recipe).detach()

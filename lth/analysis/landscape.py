@@ -1,4 +1,7 @@
-"""The loss along straight lines between networks, and the barrier on the way."""
+"""The loss along straight lines between networks, and the barrier on the way.
+
+Planes are in `lth.analysis.plane`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from dataclasses import replace
 
 import pandas as pd
 import torch
+from torch import nn
 
 from lth.data import Split
 from lth.errors import UsageError
+from lth.parallel import map_replicas
 from lth.population import Population
 
 
@@ -33,13 +38,60 @@ def interpolate(start: Population, end: Population, alpha: float) -> Population:
     return replace(start, masks=union, buffers=mixed).with_theta(theta)
 
 
-def line(start: Population, end: Population, alphas: Sequence[float], split: Split) -> pd.DataFrame:
+@torch.no_grad()
+def reestimate(population: Population, split: Split, batch: int = 500) -> Population:
+    """The same networks with batch norm's statistics gathered anew on all images of `split`.
+
+    Between two networks the interpolated statistics are not those that the interpolated weights would gather. Mean and
+    variance are those of batches, weighted by their sizes. Without batch norm nothing changes.
+    """
+    found = replace(population, buffers={n: b.clone() for n, b in population.buffers.items()})
+    dtype, together = found.theta().dtype, 1 if found.device.type == "cpu" else len(found)
+
+    def gather(network: nn.Module) -> None:
+        norms, seen = [part for part in network.train().modules() if hasattr(part, "running_mean")], 0
+        for piece in torch.arange(len(split), device=found.device).split(batch):
+            seen += len(piece)
+            for norm in norms:
+                norm.momentum = len(piece) / seen
+            network(split.pixels(piece).to(dtype).repeat(1, together, 1, 1))
+
+    if found.buffers:
+        networks = [found.module(r) for r in range(len(found))] if together == 1 else [found.network()]
+        map_replicas(torch.no_grad()(gather), networks)
+    return found
+
+
+def line(
+    start: Population, end: Population, alphas: Sequence[float], split: Split, statistics: Split | None = None
+) -> pd.DataFrame:
     """Loss and error of θ(α) on all of `split` for every replica of `start` and every α [E, Fig. 5c].
 
+    statistics: images on which batch norm's statistics are gathered anew at every point; else they are interpolated.
     The table has the columns of `start` and `alpha`, `loss` (nats), `error`, `accuracy` (0 … 1).
     """
-    points = [interpolate(start, end, alpha).evaluate(split).assign(alpha=alpha) for alpha in alphas]
-    return pd.concat(points, ignore_index=True)
+    tables = []
+    for alpha in alphas:
+        point = interpolate(start, end, alpha)
+        point = reestimate(point, statistics) if statistics else point
+        tables.append(point.evaluate(split).assign(alpha=alpha))
+    return pd.concat(tables, ignore_index=True)
+
+
+def piecewise(
+    networks: Sequence[Population], alphas: Sequence[float], split: Split, statistics: Split | None = None
+) -> pd.DataFrame:
+    """Loss and error on the straight lines from each of `networks` to the next one, replica by replica [P, Fig. 2].
+
+    The table is that of `line` with two more columns: `leg`, the line's number, and `place`, which is leg + α.
+    """
+    if len(networks) < 2:
+        raise UsageError("a path leads through two networks or more")
+    legs = [
+        line(one.label(leg=leg), other, alphas, split, statistics)
+        for leg, (one, other) in enumerate(zip(networks[:-1], networks[1:], strict=True))
+    ]
+    return pd.concat(legs, ignore_index=True).assign(place=lambda table: table.leg + table.alpha)
 
 
 def barrier(line: pd.DataFrame, by: Sequence[str], value: str = "error") -> pd.DataFrame:

@@ -1,10 +1,11 @@
-"""A film of curves: a figure whose lines move, with a slider and a play button, in one piece of HTML.
+"""Films: a figure whose lines move, or a stack of figures, with a slider and a play button, in one piece of HTML.
 
 The page needs no network. Without JavaScript it shows one frame as a still.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 Curve = tuple[np.ndarray, np.ndarray]  # x, y
 
 PAGE = """<figure id="{film}" style="margin: 1.5rem auto">
-<div style="overflow-x: auto; background: #fff; border-radius: 0.4rem">{svg}</div>
+<div style="overflow-x: auto; background: #fff; border-radius: 0.4rem">{picture}</div>
 <div style="display: flex; gap: 0.8rem; align-items: center; flex-wrap: wrap; margin-top: 0.5rem">
 <button type="button" hidden style="min-width: 6rem; padding: 0.3rem 0.6rem; font: inherit; cursor: pointer"></button>
 <input type="range" min="0" max="{last}" value="{at}" hidden aria-label="Frame" style="flex: 1; min-width: 10rem">
@@ -33,11 +34,13 @@ PAGE = """<figure id="{film}" style="margin: 1.5rem auto">
   const film = document.getElementById("{film}"), find = what => film.querySelector(what);
   const frames = JSON.parse(find("script").textContent);
   const button = find("button"), slider = find("input"), words = find("output");
-  const lines = frames[0].paths.map((_, i) => document.getElementById("{film}-line-" + i).querySelector("path"));
+  const line = (_, i) => document.getElementById("{film}-line-" + i).querySelector("path");
+  const lines = frames[0].paths.map(line), image = find("img");
   let timer = null;
   function show() {{
     const frame = frames[slider.value];
     frame.paths.forEach((path, i) => lines[i].setAttribute("d", path));
+    if (image) image.src = frame.image;
     words.textContent = frame.words;
     slider.setAttribute("aria-valuetext", frame.words);
   }}
@@ -104,18 +107,44 @@ class Film:
             for words, curves in frames.items()
         ]
         plt.close(figure)
-        self.html = PAGE.format(
-            film=film,
-            svg=_inline(buffer.getvalue(), film, alt),
-            last=len(frames) - 1,
-            at=list(frames).index(still),
-            words=html.escape(still),
-            caption=caption,
-            frames=json.dumps(drawn).replace("</", "<\\/"),
-        )
+        self.html = _page(film, _inline(buffer.getvalue(), film, alt), drawn, still, caption)
 
     def _repr_html_(self) -> str:
         return self.html
+
+
+class Slides:
+    """Figures of one size, one at a time, with the same slider; shows itself in Jupyter and in the book."""
+
+    def __init__(self, figures: Mapping[str, Figure], still: str, name: str, alt: str, caption: str) -> None:
+        """figures: its words → the figure, which is used up. The rest as in `Film`."""
+        drawn = []
+        for words, figure in figures.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=100)
+            plt.close(figure)
+            picture = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+            drawn.append({"words": words, "paths": [], "image": picture})
+        first = drawn[list(figures).index(still)]["image"]
+        style = "display: block; margin: auto; width: 100%; min-width: 24rem; max-width: 44rem; height: auto"
+        image = f'<img src="{first}" alt="{html.escape(alt)}" style="{style}">'
+        self.html = _page(f"film-{name}", image, drawn, still, caption)
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def _page(film: str, picture: str, frames: list[dict], still: str, caption: str) -> str:
+    """The film as HTML: what is seen at first, and what replaces it."""
+    return PAGE.format(
+        film=film,
+        picture=picture,
+        last=len(frames) - 1,
+        at=[frame["words"] for frame in frames].index(still),
+        words=html.escape(still),
+        caption=caption,
+        frames=json.dumps(frames).replace("</", "<\\/"),
+    )
 
 
 def path(points: np.ndarray, height: float) -> str:

@@ -170,11 +170,59 @@ class RTIRepulsion(BaseModel):
         return self
 
 
+class LCSGeometry(BaseModel):
+    """Chapter 6: why iterative magnitude pruning works, seen in the landscape.
+
+    The defaults are ResNet-20 on CIFAR-10 [P, App. B].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dataset: str = Field(
+        "cifar10", description="digits, mnist, fashion_mnist, cifar10, cifar100, or a folder or archive of images"
+    )
+    model: Literal["lenet_300_100", "resnet20", "resnet18"] = Field("resnet20", description="architecture")
+    seeds: int = Field(4, ge=3, le=100, description="networks per method")
+    rounds: int = Field(12, ge=3, description="rounds of pruning")
+    ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
+    rewind_steps: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [0, 250, 2_000], min_length=2, description="steps that ladders go back to; the last should give tickets"
+    )
+    steps: int = Field(62_400, gt=0, description="optimiser steps of every training run")
+    batch_size: int = Field(128, gt=0, description="training images per step")
+    lr: float = Field(0.1, gt=0, description="learning rate at the start")
+    milestones: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [31_200, 46_800], description="steps at which it drops"
+    )
+    gamma: float = Field(0.1, gt=0, lt=1, description="factor of each drop")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay, in PyTorch's convention")
+    augment: bool = Field(True, description="crop and flip the training images at random")
+    tune_lr: float = Field(1e-3, gt=0, description="constant learning rate of fine-tuning, a hundredth of `lr`")
+    points: int = Field(11, ge=3, description="points on a line between two networks")
+    grid: int = Field(51, ge=5, description="points along each side of a slice")
+    probed: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [2, 4, 6, 8], min_length=2, description="levels at which the predicted pruning ratio is tested"
+    )
+    lanczos_images: int = Field(
+        10_000, ge=10, description="training images that a Hessian is estimated on, at most all"
+    )
+    lanczos_steps: int = Field(128, ge=10, description="Hessian-vector products per estimated spectrum")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, top in (("rewind_steps", self.steps), ("milestones", self.steps), ("probed", self.rounds)):
+            numbers = getattr(self, name)
+            if numbers != sorted(set(numbers)) or (numbers and not 0 <= numbers[0] <= numbers[-1] < top):
+                raise ValueError(f"{name} must increase and lie from 0 to {top - 1}, not {numbers}")
+        return self
+
+
 CHAPTER_PARAMETERS: dict[str, type[BaseModel]] = {
     "gradient_flow": GradientFlow,
     "dst_updates": DSTUpdates,
     "lt_basin": LTBasin,
     "rti_repulsion": RTIRepulsion,
+    "lcs_geometry": LCSGeometry,
 }
 
 # what chapters 1 and 2 share, so that they train the same networks
@@ -287,6 +335,54 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "weight_decay": 1e-5,
             "decay_tested": 1e-5,
             "augment": True,
+        },
+        "paper": {},
+    },
+    "lcs_geometry": {
+        "smoke": {
+            "dataset": "digits",
+            "model": "lenet_300_100",
+            "seeds": 3,
+            "rounds": 3,
+            "ratio": 0.5,
+            "rewind_steps": [0, 2],
+            "steps": 20,
+            "batch_size": 32,
+            "milestones": [10, 15],
+            "augment": False,
+            "points": 3,
+            "grid": 5,
+            "probed": [0, 1],
+            "lanczos_images": 50,
+            "lanczos_steps": 10,
+        },
+        "quick": {
+            "dataset": "digits",
+            "model": "lenet_300_100",
+            "seeds": 3,
+            "rounds": 7,
+            "ratio": 0.5,
+            "rewind_steps": [0, 10, 40],
+            "steps": 250,
+            "batch_size": 32,
+            "lr": 0.05,
+            "milestones": [125, 190],
+            "augment": False,
+            "tune_lr": 5e-4,
+            "points": 7,
+            "grid": 21,
+            "probed": [1, 3],
+            "lanczos_images": 300,
+            "lanczos_steps": 40,
+        },
+        "gpu": {
+            "rewind_steps": [0, 30, 250],
+            "rounds": 10,
+            "steps": 4_000,
+            "milestones": [2_000, 3_000],
+            "points": 7,
+            "probed": [2, 6],
+            "lanczos_images": 2_000,
         },
         "paper": {},
     },

@@ -8,7 +8,6 @@ round it has, and all who climb the same ladder share it.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
@@ -31,33 +30,6 @@ class Train(Protocol):
     ) -> Run: ...
 
 
-def magnitude_masks(population: Population, ratio: float, per_layer: bool = False) -> Tensors:
-    """Masks without the `ratio` smallest of the weights that are left: name → (R, *shape) bool.
-
-    Of r weights round(ratio·r) go, as with `torch.nn.utils.prune`; ranked over all prunable layers of a replica, or
-    within each. Of equal magnitudes the one that comes last goes first. A layer that runs empty is told in a warning.
-    """
-    names, old = list(population.masks), list(population.masks.values())
-    parts = [[name] for name in names] if per_layer else [names]
-    masks: Tensors = {}
-    for part in parts:
-        left = torch.cat([population.masks[n].flatten(1) for n in part], dim=1)
-        scores = torch.cat([population.params[n].abs().flatten(1) for n in part], dim=1).masked_fill(~left, -1)
-        counts = torch.tensor([r - round(ratio * r) for r in left.sum(1).tolist()])
-        new = (prune.largest(scores, counts) & left).split([population.masks[n][0].numel() for n in part], dim=1)
-        masks |= {n: m.view_as(population.masks[n]) for n, m in zip(part, new, strict=True)}
-    for name, before in zip(names, old, strict=True):
-        lost = before.flatten(1).any(1) & ~masks[name].flatten(1).any(1)
-        if lost.any():
-            seeds = [population.seeds[r] for r in lost.nonzero()[:, 0].tolist()]
-            warnings.warn(
-                f"{name} has no weights left (seed {', '.join(map(str, seeds))}): nothing gets through it any more. "
-                "Prune per layer, or less",
-                stacklevel=3,
-            )
-    return masks
-
-
 def threshold(population: Population, masks: Tensors) -> Tensor:
     """The largest magnitude among the weights that `masks` take away from the population: (R,); nan if none."""
     gone = {n: old & ~masks[n] for n, old in population.masks.items()}
@@ -72,21 +44,25 @@ def ladder(
     train: Train,
     recipe: Recipe,
     *,
-    ratio: float = 0.2,
+    ratio: float | Callable[[Population], Sequence[float]] = 0.2,
     per_layer: bool = False,
     restart: Literal["weights", "learning rate", "fine-tune"] = "weights",
     rewind_step: int = 0,
     tune: Recipe | None = None,
+    keep: Sequence[int] = (),
     penalty: Callable[[Population, Sequence[Run]], Penalty] | None = None,
 ) -> list[Run]:
     """Trains `dense`, then `rounds` times prunes and trains again: the runs of the levels 0 … rounds.
 
-    ratio:       the share of the weights left that each round prunes, see `magnitude_masks`. One round with a large
+    ratio:       the share of the weights left that each round prunes, see `prune.magnitude_masks`, or a rule that names
+                 it for each of the networks to be pruned, such as `lth.analysis.lcs.Adaptive`. One round with a large
                  ratio is one-shot pruning.
     restart:     "weights": each round starts from the dense network's weights at step `rewind_step` (0: its
                  initialisation) and trains from there on. "learning rate": from the pruned weights as they are, with
                  the schedule from that step on [Renda et al. 2020]. "fine-tune": from the pruned weights, by the
                  recipe `tune`.
+    keep:        steps at which the dense networks are kept as well; ladders to several rewind steps share them if they
+                 have the same `keep`.
     penalty:     of the networks a round starts from, and the runs so far → a term of the loss in that round, such as
                  `lambda start, runs: repulsion.of(start, [run.final for run in runs], 2.0)`. Level 0 has none.
 
@@ -96,12 +72,13 @@ def ladder(
     Raises UsageError before any training where the arguments do not fit together.
     """
     _check(dense, rounds, recipe, ratio, per_layer, restart, rewind_step, tune)
-    keep = [rewind_step] if restart == "weights" else []
-    runs = [train(dense.label(level=0), recipe, keep=keep)]
+    kept = {rewind_step, *keep} if restart == "weights" else keep
+    runs = [train(dense.label(level=0), recipe, keep=sorted(kept))]
     again = tune or (recipe.model_copy(update={"first_step": rewind_step}) if rewind_step else recipe)
     for level in range(1, rounds + 1):
         solution = runs[-1].final
-        pruned = prune.apply(solution, magnitude_masks(solution, ratio, per_layer))
+        share = ratio(solution) if callable(ratio) else ratio
+        pruned = prune.apply(solution, prune.magnitude_masks(solution, share, per_layer))
         start = prune.rewind(pruned, runs[0].at(rewind_step)) if restart == "weights" else pruned
         start = start.label(level=level, seed=[seed + 10_000 * level for seed in dense.seeds])
         runs.append(train(start, again, penalty=penalty(start, runs)) if penalty else train(start, again))
@@ -112,13 +89,13 @@ def _check(
     dense: Population,
     rounds: int,
     recipe: Recipe,
-    ratio: float,
+    ratio: float | Callable[[Population], Sequence[float]],
     per_layer: bool,
     restart: str,
     rewind_step: int,
     tune: Recipe | None,
 ) -> None:
-    if not 0 < ratio < 1:
+    if not callable(ratio) and not 0 < ratio < 1:
         raise UsageError(f"ratio is the share of weights that a round prunes, between 0 and 1, not {ratio}")
     if rounds < 1:
         raise UsageError(f"a ladder has at least one round, not {rounds}")
@@ -128,6 +105,8 @@ def _check(
         raise UsageError(f"rewind_step ({rewind_step}) lies beyond the run, which has {recipe.steps} steps")
     if (tune is not None) != (restart == "fine-tune"):
         raise UsageError("`tune` is the recipe of restart='fine-tune', which needs one")
+    if callable(ratio):  # what it will say is not known before
+        return
     sizes = [m.flatten(1).sum(1) for m in dense.masks.values()]
     fewest = int(torch.stack(sizes).amin() if per_layer else sum(sizes).amin())
     left = fewest

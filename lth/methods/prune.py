@@ -1,4 +1,4 @@
-"""Magnitude pruning: at once, or gradually during training; and rewinding a pruned network.
+"""Pruning by magnitude, at random or by other scores, at once or gradually in training; and rewinding.
 
 A layer of n weights at sparsity s keeps its max(1, round(n·(1 − s))) largest magnitudes. Ties go to the
 weight that comes first.
@@ -6,11 +6,14 @@ weight that comes first.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lth import seeds as streams
 from lth.data import Data
 from lth.errors import UsageError
 from lth.population import Population, Tensors
@@ -47,14 +50,53 @@ def magnitude_masks_per_layer(population: Population, sparsity: float) -> Tensor
     return masks
 
 
-def magnitude_masks_global(population: Population, sparsity: float) -> Tensors:
-    """One ranking over all prunable layers of a replica: name → (R, *shape) bool. Pruned stays pruned."""
-    check_sparsity(sparsity)
-    old = torch.cat([m.flatten(1) for m in population.masks.values()], dim=1)
-    scores = torch.cat([population.params[n].abs().flatten(1) for n in population.masks], dim=1)
-    new = largest(scores.masked_fill(~old, -1), kept(old.shape[1], sparsity)) & old
-    parts = new.split([m[0].numel() for m in population.masks.values()], dim=1)
-    return {n: part.view_as(m) for (n, m), part in zip(population.masks.items(), parts, strict=True)}
+def without_lowest(
+    population: Population, scores: Tensors, ratio: float | Sequence[float], per_layer: bool = False
+) -> Tensors:
+    """Masks without the share `ratio` of the weights left, those that score lowest: name → (R, *shape) bool.
+
+    scores: name → (R, *shape) for each prunable parameter. ratio: one for all replicas, or one for each.
+    Of r weights round(ratio·r) go, as with `torch.nn.utils.prune`; ranked over all prunable layers of a replica, or
+    within each. Of equal scores the one that comes last goes first. A layer that runs empty is told in a warning.
+    Raises UsageError for a ratio outside 0 … 1 and for scores that are not numbers.
+    """
+    ratios = [ratio] * len(population) if isinstance(ratio, (int, float)) else [float(share) for share in ratio]
+    if len(ratios) != len(population) or not all(0 <= share < 1 for share in ratios):
+        raise UsageError(f"a ratio is a share of the weights left, one for all or one each, not {ratio}")
+    if strange := [name for name in population.masks if not scores[name].isfinite().all()]:
+        raise UsageError(f"scores of {', '.join(strange)} are not numbers: nothing can be ranked by them")
+    names, masks = list(population.masks), {}
+    for part in [[name] for name in names] if per_layer else [names]:
+        left = torch.cat([population.masks[n].flatten(1) for n in part], dim=1)
+        ranked = torch.cat([scores[n].flatten(1) for n in part], dim=1).masked_fill(~left, -torch.inf)
+        counts = torch.tensor([r - round(share * r) for r, share in zip(left.sum(1).tolist(), ratios, strict=True)])
+        new = (largest(ranked, counts) & left).split([population.masks[n][0].numel() for n in part], dim=1)
+        masks |= {n: m.view_as(population.masks[n]) for n, m in zip(part, new, strict=True)}
+    for name, before in population.masks.items():
+        lost = before.flatten(1).any(1) & ~masks[name].flatten(1).any(1)
+        if lost.any():
+            seeds = [population.seeds[r] for r in lost.nonzero()[:, 0].tolist()]
+            warnings.warn(
+                f"{name} has no weights left (seed {', '.join(map(str, seeds))}): nothing gets through it any more. "
+                "Prune per layer, or less",
+                stacklevel=3,
+            )
+    return masks
+
+
+def magnitude_masks(population: Population, ratio: float | Sequence[float], per_layer: bool = False) -> Tensors:
+    """Masks without the smallest of the weights that are left, see `without_lowest`."""
+    return without_lowest(population, {n: population.params[n].abs() for n in population.masks}, ratio, per_layer)
+
+
+def masks_at_random(population: Population, ratio: float | Sequence[float]) -> Tensors:
+    """Masks without a random share of the weights that are left, see `without_lowest`. A replica's `seed` decides."""
+    scores = {}
+    for layer, (name, mask) in enumerate(population.masks.items()):
+        generators = [streams.torch_stream(seed, streams.MASK, layer) for seed in population.seeds]
+        drawn = torch.stack([torch.rand(mask[0].shape, generator=generator) for generator in generators])
+        scores[name] = drawn.to(mask.device)
+    return without_lowest(population, scores, ratio)
 
 
 def apply(population: Population, masks: Tensors) -> Population:

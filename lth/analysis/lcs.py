@@ -1,0 +1,143 @@
+"""Matching, connected, stable and robust networks, and the set around one in which pruning must stay [P, Sec. 2].
+
+The LCS-set (linearly connected sublevel set) of a network are all networks that are no worse than it, up to ε, and that
+a straight line without a barrier joins to it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lth import seeds as streams
+from lth.analysis import landscape
+from lth.data import Split
+from lth.errors import UsageError
+from lth.methods import prune
+from lth.population import Population
+
+RATIOS = tuple(tenth / 10 for tenth in range(1, 10))
+
+
+def epsilon(errors: Sequence[float]) -> float:
+    """ε: the standard deviation (n − 1) of the errors of dense networks that were trained independently.
+
+    Raises UsageError for fewer than two of them, and where all are the same: nothing would ever match.
+    """
+    found = np.asarray(errors, dtype=float)
+    if len(found) < 2 or not np.isfinite(found).all():
+        raise UsageError(f"ε is a standard deviation: it needs two errors or more, not {found.tolist()}")
+    if not (spread := float(found.std(ddof=1))) > 0:
+        raise UsageError(f"all {len(found)} dense networks have the error {found[0]:g}, so ε is 0: train more of them")
+    return spread
+
+
+def is_matching(errors: Sequence[float], dense: Sequence[float] | float, epsilon: float) -> np.ndarray:
+    """Whether each error is at most ε above that of the dense network: (R,) bool [P, Def. 2.2]."""
+    return np.asarray(errors) <= np.asarray(dense) + epsilon
+
+
+def path(one: Population, other: Population, split: Split, points: int = 11) -> np.ndarray:
+    """Error at evenly spaced points of the straight line between two networks of each replica: (R, points)."""
+    table = landscape.line(one.label(replica=range(len(one))), other, np.linspace(0, 1, points), split)
+    return table.pivot(index="replica", columns="alpha", values="error").to_numpy()
+
+
+def error_barrier(one: Population, other: Population, split: Split, points: int = 11) -> np.ndarray:
+    """How far the error rises above the chord between the two ends: (R,), at least 0 [P, Def. 2.1]."""
+    errors, alphas = path(one, other, split, points), np.linspace(0, 1, points)
+    return (errors - (1 - alphas) * errors[:, :1] - alphas * errors[:, -1:]).max(1)
+
+
+def is_stable(one: Population, other: Population, split: Split, epsilon: float, points: int = 11) -> np.ndarray:
+    """Whether two trained copies of each network are linearly connected: (R,) bool.
+
+    Copies that saw the images in other orders: stability [P, Def. 2.3]. Copies of which one started from `perturb`:
+    robustness [P, Def. 3.1].
+    """
+    return error_barrier(one, other, split, points) <= epsilon
+
+
+def in_lcs_set(center: Population, other: Population, split: Split, epsilon: float, points: int = 11) -> np.ndarray:
+    """Whether `other` is in the LCS-set of `center`, replica by replica: (R,) bool [P, Def. 2.4]."""
+    errors = path(center, other, split, points)
+    chord = errors[:, :1] + np.linspace(0, 1, points) * (errors[:, -1:] - errors[:, :1])
+    return is_matching(errors[:, -1], errors[:, 0], epsilon) & (errors - chord <= epsilon).all(1)
+
+
+def perturb(population: Population, lengths: Sequence[float] | Tensor, number: int = 0) -> Population:
+    """θ + v with v drawn uniformly from the sphere of the radius given for each replica [P, Def. 3.1].
+
+    v lives on the prunable weights that the mask keeps. A replica's `seed` and `number` say which v it is.
+    """
+    lengths = torch.as_tensor(lengths, dtype=torch.float64)
+    if lengths.shape != (len(population),) or not (lengths.isfinite() & (lengths >= 0)).all():
+        raise UsageError(f"a perturbation has one length of at least 0 for each of {len(population)} replicas")
+    generators = [streams.torch_stream(seed, streams.PERTURB, number) for seed in population.seeds]
+    drawn = {}
+    for name, mask in population.masks.items():
+        rows = [torch.randn(mask[0].shape, generator=generator, dtype=torch.float64) for generator in generators]
+        drawn[name] = torch.stack(rows) * mask.cpu()
+    norms = torch.stack([v.flatten(1).square().sum(1) for v in drawn.values()]).sum(0).sqrt()
+    params = dict(population.params)
+    for name, v in drawn.items():
+        scale = (lengths / norms).view(-1, *[1] * (v.ndim - 1))
+        params[name] = (params[name].double() + (scale * v).to(params[name].device)).to(params[name].dtype)
+    return Population(population.model, params, population.masks, population.buffers, population.frame)
+
+
+def batch_spread(population: Population, split: Split, batch_size: int) -> np.ndarray:
+    """Standard deviation of each replica's loss over the batches of `split`, the last incomplete one left out: (R,)."""
+    count = len(split) // batch_size
+    if count < 2:
+        raise UsageError(f"{len(split)} images make {count} batches of {batch_size}: a spread needs two or more")
+    losses = [_loss(population, _part(split, k * batch_size, batch_size)) for k in range(count)]
+    return np.std(losses, axis=0, ddof=1)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """A rule for `imp.ladder`: prune as much as the training loss allows, but never less than `least` [P, App. F].
+
+    limits:  (R,) training loss on `split` that a network must not exceed on the line to its pruned self; [P] takes the
+             dense network's loss plus the spread of its loss over batches. Of 10 %, 20 %, …, 90 % the last before one
+             exceeds it is taken.
+    density: the share of all prunable weights at which pruning ends.
+    points:  places on each line where the loss is computed.
+    """
+
+    split: Split
+    limits: Sequence[float]
+    least: float = 0.2
+    density: float = 0.0
+    points: int = 4
+
+    def __call__(self, solution: Population) -> list[float]:
+        """The ratio for each of the networks to be pruned."""
+        if len(self.limits) != len(solution):
+            raise UsageError(f"{len(self.limits)} limits for {len(solution)} networks: give one each")
+        chosen, still = np.zeros(len(solution)), np.ones(len(solution), bool)
+        for ratio in RATIOS:
+            with warnings.catch_warnings(action="ignore"):  # of layers that would run empty
+                pruned = prune.apply(solution, prune.magnitude_masks(solution, ratio))
+            alphas = np.linspace(0, 1, self.points + 1)[1:]
+            losses = [_loss(landscape.interpolate(solution, pruned, alpha), self.split) for alpha in alphas]
+            still &= np.max(losses, axis=0) <= np.asarray(self.limits)
+            chosen[still] = ratio
+            if not still.any():
+                break
+        left = 1 - solution.sparsity().cpu().numpy().astype(float)
+        return np.minimum(np.maximum(chosen, self.least), 1 - np.minimum(self.density / left, 1)).tolist()
+
+
+def _loss(population: Population, split: Split) -> np.ndarray:
+    return population.evaluate(split)["loss"].to_numpy()
+
+
+def _part(split: Split, start: int, count: int) -> Split:
+    return Split(split.images[start : start + count], split.labels[start : start + count])

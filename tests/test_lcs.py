@@ -1,0 +1,134 @@
+"""The notions of [P] against their definitions written out, on networks whose error is known by construction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import double
+
+from lth.analysis import landscape, lcs
+from lth.errors import UsageError
+from lth.methods import imp, init, prune
+from lth.models import Model
+from lth.recipe import Recipe
+from lth.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(request):
+    """Three networks that have learned the toy data, and three that were trained with other orders of the images."""
+    toy = request.getfixturevalue("toy")
+    start = init.kaiming_normal(Model("lenet_300_100"), seeds=range(3))
+    recipe = Recipe(steps=60, batch_size=20, lr=0.05)
+    return start, *(train(start.label(seed=[s + shift for s in range(3)]), toy, recipe).final for shift in (0, 50))
+
+
+def test_epsilon_is_the_sample_standard_deviation():
+    assert lcs.epsilon([1.0, 2.0, 4.0]) == pytest.approx(np.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
+    for errors, message in (([1.0], "two errors or more"), ([1.0, np.nan], "two errors"), ([2.0, 2.0], "ε is 0")):
+        with pytest.raises(UsageError, match=message):
+            lcs.epsilon(errors)
+
+
+def test_matching_is_within_epsilon_above():
+    assert lcs.is_matching([0.1, 0.12, 0.13], 0.1, 0.025).tolist() == [True, True, False]
+    assert lcs.is_matching([0.1, 0.1], [0.2, 0.05], 0.01).tolist() == [True, False]
+
+
+def test_barrier_stability_and_membership_against_the_definitions(trained, toy):
+    _, one, other = trained
+    gammas = np.linspace(0, 1, 6)
+    for r in range(3):
+        errors = []
+        for gamma in gammas:
+            theta = (1 - gamma) * one.theta()[[r]] + gamma * other.theta()[[r]]
+            errors.append(one[[r]].with_theta(theta).evaluate(toy.test).error[0])
+        needed = max(e - ((1 - g) * errors[0] + g * errors[-1]) for e, g in zip(errors, gammas, strict=True))
+        assert lcs.error_barrier(one, other, toy.test, 6)[r] == pytest.approx(needed)
+        for epsilon in (needed - 1e-6, needed + 1e-6):
+            assert lcs.is_stable(one, other, toy.test, epsilon, 6)[r] == (epsilon > needed)
+            expected = epsilon > needed and errors[-1] <= errors[0] + epsilon
+            assert lcs.in_lcs_set(one, other, toy.test, epsilon, 6)[r] == expected
+
+
+def test_a_network_is_in_its_own_set_and_a_broken_one_is_not(trained, toy):
+    _, one, _ = trained
+    assert lcs.in_lcs_set(one, one, toy.test, 1e-9).all()
+    broken = one.with_theta(torch.zeros_like(one.theta()))
+    assert not lcs.in_lcs_set(one, broken, toy.test, 0.1).any()
+
+
+def test_a_perturbation_has_its_length_and_stays_on_the_mask():
+    population = double(init.kaiming_normal(Model("lenet5"), seeds=[0, 1, 2]))
+    population = prune.apply(population, prune.magnitude_masks(population, 0.8))
+    lengths = [0.5, 0.0, 3.0]
+    moved = lcs.perturb(population, lengths)
+    v = moved.theta() - population.theta()
+    np.testing.assert_allclose(v.norm(dim=1).numpy(), lengths, atol=1e-12)
+    assert not v[~population.theta_mask()].any()
+    assert all(torch.equal(moved.params[n], p) for n, p in population.params.items() if n not in population.masks)
+    # each replica has its own, whatever the company, and another number gives another one
+    assert torch.equal(lcs.perturb(population[[2]], [3.0]).theta()[0], moved.theta()[2])
+    again = lcs.perturb(population, lengths, number=1).theta() - population.theta()
+    cosine = torch.nn.functional.cosine_similarity(again[2], v[2], dim=0)
+    assert cosine.abs() < 0.06
+    half = v[2][population.theta_mask()[2]].abs()  # a uniform direction: a Gaussian's ratio of mean to root mean square
+    active = half[half > 0]
+    assert active.mean() / active.square().mean().sqrt() == pytest.approx(np.sqrt(2 / np.pi), abs=0.02)
+    for wrong in ([1.0], [1.0, -1.0, 1.0], [1.0, np.nan, 1.0]):
+        with pytest.raises(UsageError, match="one length"):
+            lcs.perturb(population, wrong)
+
+
+def test_the_spread_over_batches(trained, toy):
+    _, one, _ = trained
+    found = lcs.batch_spread(one, toy.train, 60)
+    for r in range(3):
+        losses = []
+        for start in (0, 60, 120):
+            images = toy.train.pixels(torch.arange(start, start + 60))
+            logits = one.module(r)(images)
+            losses.append(torch.nn.functional.cross_entropy(logits, toy.train.labels[start : start + 60]).item())
+        assert found[r] == pytest.approx(np.std(losses, ddof=1), rel=1e-4)
+    with pytest.raises(UsageError, match="1 batches of 150"):
+        lcs.batch_spread(one, toy.train, 150)
+
+
+def test_the_adaptive_ratio_stays_inside_the_set_and_never_below_the_least(trained, toy):
+    """Against a plain search; limits from tight to loose give ratios that grow."""
+    _, one, _ = trained
+    loss = one.evaluate(toy.train).loss.to_numpy()
+    seen = []
+    for slack in (0.0, 0.3, 100.0):
+        rule = lcs.Adaptive(toy.train, loss + slack)
+        ratios = rule(one)
+        for r, ratio in enumerate(ratios):
+            best = 0.0
+            for candidate in lcs.RATIOS:
+                alone = one[[r]]
+                pruned = prune.apply(alone, prune.magnitude_masks(alone, candidate))
+                path = landscape.line(alone, pruned, [0.25, 0.5, 0.75, 1], toy.train)
+                if path.loss.max() > loss[r] + slack:
+                    break
+                best = candidate
+            assert ratio == max(best, 0.2)
+        seen.append(np.mean(ratios))
+    assert seen[0] >= 0.2 and seen == sorted(seen) and seen[-1] == 0.9
+    assert lcs.Adaptive(toy.train, loss + 100, density=0.4)(one) == pytest.approx([0.6] * 3)
+    sparse = prune.apply(one, prune.magnitude_masks(one, 0.7))
+    assert lcs.Adaptive(toy.train, loss + 100, density=0.4)(sparse) == [0.0] * 3
+    with pytest.raises(UsageError, match="3 limits for 2"):
+        rule(one[[0, 1]])
+
+
+def test_a_ladder_takes_the_rule(trained, toy):
+    start, one, _ = trained
+    rule = lcs.Adaptive(toy.train, one.evaluate(toy.train).loss + 0.2)
+    runs = imp.ladder(
+        start, 2, lambda p, r, **kind: train(p, toy, r, **kind), Recipe(steps=60, batch_size=20), ratio=rule
+    )
+    before = runs[0].final
+    total = sum(m[0].numel() for m in before.masks.values())
+    left = [total - round(ratio * total) for ratio in rule(before)]
+    assert sum(m.flatten(1).sum(1) for m in runs[1].final.masks.values()).tolist() == left
