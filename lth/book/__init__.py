@@ -12,4 +12,5 @@ CHAPTERS: dict[str, str] = {
     "dst_updates": "notebooks/02_dst_updates.ipynb",
     "lt_basin": "notebooks/03_lt_basin.ipynb",
     "rti_repulsion": "notebooks/05_rti_repulsion.ipynb",
+    "lcs_geometry": "notebooks/06_lcs_geometry.ipynb",
 }

@@ -203,6 +203,9 @@ class LCSGeometry(BaseModel):
     probed: Annotated[list[int], BeforeValidator(_numbers)] = Field(
         [2, 4, 6, 8], min_length=2, description="levels at which the predicted pruning ratio is tested"
     )
+    shares: Annotated[list[float], BeforeValidator(_numbers)] = Field(
+        [tenth / 10 for tenth in range(1, 10)], min_length=2, description="shares of the weights that are pruned there"
+    )
     lanczos_images: int = Field(
         10_000, ge=10, description="training images that a Hessian is estimated on, at most all"
     )
@@ -214,6 +217,8 @@ class LCSGeometry(BaseModel):
             numbers = getattr(self, name)
             if numbers != sorted(set(numbers)) or (numbers and not 0 <= numbers[0] <= numbers[-1] < top):
                 raise ValueError(f"{name} must increase and lie from 0 to {top - 1}, not {numbers}")
+        if not all(0 < share < 1 for share in self.shares):
+            raise ValueError(f"shares must lie between 0 and 1, not {self.shares}")
         return self
 
 
@@ -353,6 +358,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "points": 3,
             "grid": 5,
             "probed": [0, 1],
+            "shares": [0.3, 0.7],
             "lanczos_images": 50,
             "lanczos_steps": 10,
         },
@@ -360,20 +366,21 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "dataset": "digits",
             "model": "lenet_300_100",
             "seeds": 3,
-            "rounds": 7,
-            "ratio": 0.5,
-            "rewind_steps": [0, 10, 40],
-            "steps": 250,
+            "rounds": 8,
+            "ratio": 0.4,
+            "rewind_steps": [0, 4, 12],
+            "steps": 200,
             "batch_size": 32,
             "lr": 0.05,
-            "milestones": [125, 190],
+            "milestones": [100, 150],
             "augment": False,
             "tune_lr": 5e-4,
             "points": 7,
-            "grid": 21,
-            "probed": [1, 3],
-            "lanczos_images": 300,
-            "lanczos_steps": 40,
+            "grid": 17,
+            "probed": [1, 4],
+            "shares": [0.2, 0.4, 0.6, 0.8],
+            "lanczos_images": 200,
+            "lanczos_steps": 30,
         },
         "gpu": {
             "rewind_steps": [0, 30, 250],
