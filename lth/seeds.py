@@ -15,6 +15,7 @@ GROW = 4  # and one more: the connections that are grown at random
 SIGNAL = 5  # random inputs and weights of `lth.analysis.signal`
 PROBE = 6  # random vectors that a Hessian is multiplied by (`lth.analysis.hessian`)
 PERTURB = 7  # random perturbations of weights (`lth.analysis.lcs`)
+SCALE = 8  # batches from which `lth.methods.tweaks.gradinit` learns
 
 
 def torch_stream(*name: int) -> torch.Generator:

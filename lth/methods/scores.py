@@ -1,0 +1,86 @@
+"""Which weights to keep before any training: SNIP, GraSP and SynFlow.
+
+Each gives name → (R, *shape) scores of the prunable weights, high for those to keep; `prune.without_lowest` makes masks
+of them. Networks are scored as they stand at initialisation: SNIP and GraSP in training mode, where batch norm uses the
+statistics of the images, SynFlow in evaluation mode, where it uses its own (mean 0 and variance 1 as yet).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from lth.data import Split
+from lth.gradients import mean_gradients
+from lth.methods import prune
+from lth.parallel import map_replicas
+from lth.population import Population, Tensors
+
+TEMPERATURE = 200.0  # what GraSP's authors divide the logits by, so that the loss is nearly that of a uniform guess
+
+
+def snip(population: Population, split: Split) -> Tensors:
+    """|w ⊙ ∂L/∂w|: how much the loss changes if a weight goes, to first order [Lee et al. 2019]."""
+    gradients, _ = mean_gradients(population, split)
+    return {name: (population.params[name] * gradients[name]).abs() for name in population.masks}
+
+
+def grasp(population: Population, split: Split, temperature: float = TEMPERATURE) -> Tensors:
+    """w ⊙ (H g), by how much the gradient's squared norm falls if a weight goes [Wang et al. 2020].
+
+    g and H are gradient and Hessian of the mean loss in the weights that are there; H g = ∇(½ gᵀg). The images of
+    `split` go through the network together; a few of each class are what the paper takes.
+    """
+    if population.device.type == "cpu" and len(population) > 1:
+        parts = map_replicas(lambda r: grasp(population[[r]], split, temperature), range(len(population)))
+        return {name: torch.cat([part[name] for part in parts]) for name in population.masks}
+    replicas = len(population)
+    copy = replace(population, buffers={n: b.clone() for n, b in population.buffers.items()})
+    network = copy.network().train()
+    weights = {n: p for n, p in network.named_parameters() if n in population.masks}
+    every = torch.arange(len(split), device=population.device)
+    images = split.pixels(every).to(next(iter(weights.values())).dtype).repeat(1, replicas, 1, 1)
+    logits = network(images).reshape(len(split) * replicas, -1) / temperature
+    labels = split.labels.repeat_interleave(replicas)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / len(split)
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    masked = [g.reshape(m.shape) * m for g, m in zip(gradients, population.masks.values(), strict=True)]
+    flow = sum(g.square().sum() for g in masked) / 2
+    products = torch.autograd.grad(flow, list(weights.values()))
+    return {n: population.params[n] * hg.view_as(population.params[n]) for n, hg in zip(weights, products, strict=True)}
+
+
+def synflow(population: Population) -> Tensors:
+    """|w| ⊙ ∂R/∂|w|, where R is the sum of the outputs of the network with all its numbers made positive, for an image
+    of ones [Tanaka et al. 2020]. It needs no data. float64, as the product of many layers is a large number."""
+    wide = {n: p.double().abs() for n, p in population.params.items()}
+    buffers = {n: b.double().abs() for n, b in population.buffers.items()}
+    positive = replace(population, params=wide, buffers=buffers)
+
+    def score(one: Population) -> Tensors:
+        network = one.network().eval()
+        weights = {n: p for n, p in network.named_parameters() if n in one.masks}
+        ones = torch.ones(1, len(one) * one.model.shape[0], *one.model.shape[1:], device=one.device).double()
+        grads = torch.autograd.grad(network(ones).sum(), list(weights.values()))
+        return {n: one.params[n] * g.view_as(one.params[n]) for n, g in zip(weights, grads, strict=True)}
+
+    if population.device.type == "cpu":
+        parts = map_replicas(lambda r: score(positive[[r]]), range(len(population)))
+        return {n: torch.cat([part[n] for part in parts]) for n in population.masks}
+    return score(positive)
+
+
+def synflow_masks(population: Population, sparsity: float, rounds: int = 100) -> Tensors:
+    """Masks by SynFlow in many rounds, after each of which the scores are computed anew [Tanaka et al. 2020, Alg. 1].
+
+    The density falls exponentially, (1 − sparsity)^(k/rounds) after round k. In one round layers would collapse.
+    """
+    prune.check_sparsity(sparsity)
+    start = 1 - population.sparsity().double().cpu()
+    for k in range(1, rounds + 1):
+        left = 1 - population.sparsity().double().cpu()
+        wanted = start * (1 - sparsity) ** (k / rounds)
+        masks = prune.without_lowest(population, synflow(population), (1 - wanted / left).clamp_min(0).tolist())
+        population = prune.apply(population, masks)
+    return population.masks
