@@ -51,13 +51,14 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set. `fingerprint` is the sha256 (hex) of the bytes and shapes of both splits."""
+    """A data set. `fingerprint` is the sha256 (hex) of the bytes and shapes of the training and test images."""
 
     name: str
     train: Split
     test: Split
     classes: int
     fingerprint: str
+    validation: Split | None = None  # training images that were put aside
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,7 +66,20 @@ class Data:
         return tuple(self.train.images.shape[1:])
 
     def to(self, device: str | torch.device) -> Data:
-        return Data(self.name, self.train.to(device), self.test.to(device), self.classes, self.fingerprint)
+        aside = self.validation and self.validation.to(device)
+        return Data(self.name, self.train.to(device), self.test.to(device), self.classes, self.fingerprint, aside)
+
+    def hold_out(self, share: float = 0.1, seed: int = 0) -> Data:
+        """The same data with a random `share` of the training images put aside for validation."""
+        count = round(share * len(self.train))
+        if not 0 < count < len(self.train):
+            raise UsageError(f"a share of {share:g} puts {count} of {len(self.train)} training images aside")
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.train))).to(self.train.labels.device)
+        aside, rest = order[:count].sort().values, order[count:].sort().values
+        train = Split(self.train.images[rest], self.train.labels[rest])
+        validation = Split(self.train.images[aside], self.train.labels[aside])
+        fingerprint = _fingerprint(train.to("cpu"), self.test.to("cpu"))
+        return Data(self.name, train, self.test, self.classes, fingerprint, validation)
 
 
 KNOWN = ("digits", *official.SETS)

@@ -16,6 +16,7 @@ SIGNAL = 5  # random inputs and weights of `lth.analysis.signal`
 PROBE = 6  # random vectors that a Hessian is multiplied by (`lth.analysis.hessian`)
 PERTURB = 7  # random perturbations of weights (`lth.analysis.lcs`)
 SCALE = 8  # batches from which `lth.methods.tweaks.gradinit` learns
+DIRECTION = 9  # random directions in weight space (`lth.analysis.surface`)
 
 
 def torch_stream(*name: int) -> torch.Generator:

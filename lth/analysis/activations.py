@@ -1,0 +1,41 @@
+"""How many of the numbers that a layer is given are zero: what ReLU takes from a network [J, Table A1]."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lth.data import Split
+from lth.parallel import map_replicas
+from lth.population import Population
+
+
+def activation_sparsity(population: Population, split: Split, batch: int = 500) -> pd.DataFrame:
+    """Share of exact zeros in the input of each layer but the first, on all images of `split`.
+
+    A row per replica and layer: the columns of the frame, `layer` (the name of its weight) and `zeros` (0 … 1).
+    """
+    pieces = torch.arange(len(split), device=population.device).split(batch)
+
+    @torch.no_grad()
+    def count(replica: int) -> pd.DataFrame:
+        module = population.module(replica).eval()
+        zeros: dict[str, Tensor] = {}
+        sizes: dict[str, int] = {}
+
+        def watch(name: str, layer: nn.Module) -> None:
+            def look(layer: nn.Module, given: tuple[Tensor]) -> None:
+                zeros[name] = zeros.get(name, 0) + (given[0] == 0).sum()
+                sizes[name] = sizes.get(name, 0) + given[0].numel()
+
+            layer.register_forward_pre_hook(look)
+
+        for name in list(population.masks)[1:]:
+            watch(name, module.get_submodule(name.removesuffix(".weight")))
+        for piece in pieces:
+            module(split.pixels(piece).to(next(module.parameters()).dtype))
+        row = population.frame.iloc[[replica] * len(zeros)].reset_index(drop=True)
+        return row.assign(layer=list(zeros), zeros=[int(z) / sizes[name] for name, z in zeros.items()])
+
+    return pd.concat(map_replicas(count, range(len(population))), ignore_index=True)

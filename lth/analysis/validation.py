@@ -1,0 +1,31 @@
+"""Accuracy on images that were put aside, and the test accuracy at the epoch where it is best [J, Sec. 4.1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lth.data import Data
+from lth.errors import UsageError
+from lth.population import Population
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a `lth.train.Probe` may measure once per epoch: accuracy on the validation images and on the test images."""
+
+    def __call__(self, population: Population, data: Data) -> dict[str, list[float]]:
+        """`validation` and `test` of each replica, 0 … 1. UsageError where no images were put aside."""
+        if data.validation is None:
+            raise UsageError(f"{data.name} has no validation images: data.hold_out() puts some aside")
+        splits = {"validation": data.validation, "test": data.test}
+        return {name: population.evaluate(split)["accuracy"].tolist() for name, split in splits.items()}
+
+
+def best_epoch(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """For each network, which the columns `by` name, the row of the history with the best `validation`; the first of
+    equals. Its `test` is the test accuracy at the best validation epoch."""
+    measured = history[history["validation"].notna()]
+    return measured.loc[measured.groupby(list(by), sort=False)["validation"].idxmax()].reset_index(drop=True)

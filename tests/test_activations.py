@@ -1,0 +1,26 @@
+"""Zeros among activations against a forward pass written out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lth.analysis.activations import activation_sparsity
+from lth.methods import init
+from lth.models import Model
+
+
+def test_zeros_of_relu_and_of_swish(toy):
+    networks = init.kaiming_normal(Model("lenet_300_100"), seeds=[0, 1], method="x")
+    table = activation_sparsity(networks, toy.test, batch=30)
+    assert table.layer.tolist() == ["fc2.weight", "fc3.weight"] * 2 and table.seed.tolist() == [0, 0, 1, 1]
+    x = toy.test.pixels(torch.arange(len(toy.test))).flatten(1)
+    for r in range(2):
+        params = {n: p[r] for n, p in networks.params.items()}
+        one = F.relu(F.linear(x, params["fc1.weight"], params["fc1.bias"]))
+        two = F.relu(F.linear(one, params["fc2.weight"], params["fc2.bias"]))
+        expected = [(h == 0).double().mean().item() for h in (one, two)]
+        assert table[table.seed == r].zeros.tolist() == pytest.approx(expected, abs=1e-4)
+    smooth = activation_sparsity(init.kaiming_normal(Model("lenet_300_100", activation="swish"), [0]), toy.test)
+    assert (smooth.zeros == 0).all()

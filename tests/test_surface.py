@@ -1,0 +1,68 @@
+"""Directions, surfaces and lines around a network against single networks and closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import double
+from torch.nn import functional as F
+
+from lth.analysis import surface
+from lth.errors import UsageError
+from lth.methods import init, prune
+from lth.models import Model
+from lth.population import Population
+
+
+@pytest.fixture(scope="module")
+def networks() -> Population:
+    dense = double(init.kaiming_normal(Model("lenet5"), seeds=[0, 1]))
+    return prune.apply(dense, prune.magnitude_masks(dense, 0.7))
+
+
+def test_every_filter_is_as_long_as_that_of_the_weights(networks):
+    direction = surface.filter_normalised(networks)
+    assert direction.shape == networks.theta().shape and not direction[~networks.theta_mask()].any()
+    moved = networks.with_theta(direction)
+    for name, param in networks.params.items():
+        if name in networks.masks:
+            for r in range(2):
+                for ours, own in zip(moved.params[name][r], param[r], strict=True):
+                    assert ours.norm().item() == pytest.approx(own.norm().item(), rel=1e-9)
+        else:
+            assert not moved.params[name].any()
+    other = surface.filter_normalised(networks, number=1)
+    assert F.cosine_similarity(direction, other).abs().max() < 0.1
+    assert torch.equal(surface.filter_normalised(networks[[1]])[0], direction[1])
+
+
+def test_a_surface_equals_single_networks(networks, toy):
+    u, v = surface.filter_normalised(networks), surface.filter_normalised(networks, 1)
+    table = surface.surface(networks, u, v, [-0.5, 0, 1], [0, 0.25], toy.test)
+    assert len(table) == 12
+    for row in table.itertuples():
+        theta = networks.theta()[[row.seed]] + row.x * u[[row.seed]] + row.y * v[[row.seed]]
+        alone = networks[[row.seed]].with_theta(theta).evaluate(toy.test)
+        assert row.loss == pytest.approx(alone.loss[0]) and row.error == alone.error[0]
+    with pytest.raises(UsageError, match="a row of θ for each replica"):
+        surface.surface(networks, u[:1], v, [0], [0], toy.test)
+
+
+def test_along_a_direction_distances_are_euclidean(networks, toy):
+    direction = 7 * surface.filter_normalised(networks)
+    table = surface.along(networks, direction, [0, 2.0], toy.test)
+    assert list(table.distance) == [0, 0, 2, 2] and "y" not in table
+    assert table.loss[:2].tolist() == pytest.approx(networks.evaluate(toy.test).loss.tolist())
+    moved = networks.theta() + 2 * direction / direction.norm(dim=1, keepdim=True)
+    assert table.loss[2:].tolist() == pytest.approx(networks.with_theta(moved).evaluate(toy.test).loss.tolist())
+
+
+def test_the_loss_of_one_image_that_changes(networks, toy):
+    image, label = toy.test.pixels(torch.tensor([3]))[0], int(toy.test.labels[3])
+    table = surface.input_surface(networks, image, label, [-0.1, 0, 0.1], [0, 0.05])
+    still = table[(table.x == 0) & (table.y == 0)]
+    for r in range(2):
+        logits = networks.module(r)(image[None].double())
+        assert still.loss.tolist()[r] == pytest.approx(F.cross_entropy(logits, torch.tensor([label])).item())
+    assert len(table) == 12 and np.isfinite(table.loss).all() and table.loss.nunique() == 12
