@@ -60,6 +60,12 @@ def test_too_few_or_unusable_samples_are_refused(samples):
         claims.judge(claim(0, None), samples, AT_SCALE)
 
 
+def test_nothing_to_test_is_inconclusive():
+    finding = claims.judge(claim(0, None), [], AT_SCALE)
+    assert (finding.n, finding.mean, finding.verdict) == (0, None, "inconclusive")
+    assert claims.interval(finding) == "nothing to test"
+
+
 def test_only_the_papers_own_settings_decide():
     assert claim(0, None).at_scale(AT_SCALE) and claim(0, None).at_scale({**AT_SCALE, "seeds": 9})
     others = {"seeds": 4, "dataset": "digits", "steps": 20_000, "lr": 0.1, "rewind_step": 100, "batch_size": 64}

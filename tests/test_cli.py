@@ -58,6 +58,7 @@ BAD = {
     "batches that shrink": (["run", "rti_repulsion", "-p", "batch_sizes=60,15"], "batch_sizes must increase"),
     "warm-up beyond the round": (["run", "rti_repulsion", "-p", "warmup=9"], "warmup (9 epochs) is longer"),
     "a rewind beyond the run": (["run", "lcs_geometry", "-p", "rewind_steps=0,200"], "rewind_steps must increase"),
+    "no rewinding to the start": (["run", "lcs_geometry", "-p", "rewind_steps=5,9"], "rewind_steps begin with 0"),
     "a level beyond the ladder": (["run", "lcs_geometry", "-p", "probed=1,8"], "lie from 0 to 7, not [1, 8]"),
     "shares of more than all": (["run", "lcs_geometry", "-p", "shares=0.5,1.5"], "shares must lie between 0 and 1"),
     "no value": (["run", "-p", "seeds"], "write name=value"),

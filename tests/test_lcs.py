@@ -11,6 +11,7 @@ from lth.analysis import landscape, lcs
 from lth.errors import UsageError
 from lth.methods import imp, init, prune
 from lth.models import Model
+from lth.population import Population
 from lth.recipe import Recipe
 from lth.train import train
 
@@ -84,12 +85,12 @@ def test_a_perturbation_has_its_length_and_stays_on_the_mask():
 def test_the_spread_over_batches(trained, toy):
     _, one, _ = trained
     found = lcs.batch_spread(one, toy.train, 60)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(200))
     for r in range(3):
         losses = []
-        for start in (0, 60, 120):
-            images = toy.train.pixels(torch.arange(start, start + 60))
-            logits = one.module(r)(images)
-            losses.append(torch.nn.functional.cross_entropy(logits, toy.train.labels[start : start + 60]).item())
+        for rows in order[:180].split(60):
+            logits = one.module(r)(toy.train.pixels(rows))
+            losses.append(torch.nn.functional.cross_entropy(logits, toy.train.labels[rows]).item())
         assert found[r] == pytest.approx(np.std(losses, ddof=1), rel=1e-4)
     with pytest.raises(UsageError, match="1 batches of 150"):
         lcs.batch_spread(one, toy.train, 150)
@@ -122,13 +123,20 @@ def test_the_adaptive_ratio_stays_inside_the_set_and_never_below_the_least(train
         rule(one[[0, 1]])
 
 
-def test_a_ladder_takes_the_rule(trained, toy):
+def test_a_ladder_takes_the_rule_and_ends_with_it(trained, toy):
     start, one, _ = trained
+    recipe = Recipe(steps=60, batch_size=20)
+
+    def climb(rounds: int, rule: lcs.Adaptive) -> list[Population]:
+        return [
+            run.final for run in imp.ladder(start, rounds, lambda p, r, **k: train(p, toy, r, **k), recipe, ratio=rule)
+        ]
+
     rule = lcs.Adaptive(toy.train, one.evaluate(toy.train).loss + 0.2)
-    runs = imp.ladder(
-        start, 2, lambda p, r, **kind: train(p, toy, r, **kind), Recipe(steps=60, batch_size=20), ratio=rule
-    )
-    before = runs[0].final
+    before, after = climb(1, rule)
     total = sum(m[0].numel() for m in before.masks.values())
     left = [total - round(ratio * total) for ratio in rule(before)]
-    assert sum(m.flatten(1).sum(1) for m in runs[1].final.masks.values()).tolist() == left
+    assert sum(m.flatten(1).sum(1) for m in after.masks.values()).tolist() == left
+    ended = climb(9, lcs.Adaptive(toy.train, [99.0] * 3, density=0.05))
+    assert len(ended) == 3  # 90 %, then the rest, then there is nothing left to prune
+    assert ended[-1].sparsity().numpy() == pytest.approx([0.95] * 3, abs=1e-5)

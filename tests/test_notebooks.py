@@ -42,3 +42,12 @@ def test_every_figure_has_a_caption_and_alternative_text(chapter):
         shown = cell.metadata["mystnb"]
         assert len(shown["image"]["alt"]) > 40 and len(shown["figure"]["caption"]) > 40
         assert ".csv)" in shown["figure"]["caption"]
+
+
+def test_names_of_figures_and_tables_are_unique_in_the_book():
+    """Sphinx takes a second figure of the same name for an error."""
+    names = []
+    for path in CHAPTERS.values():
+        for cell in nbformat.read(ROOT / path, as_version=4).cells:
+            names += [cell.metadata["mystnb"]["figure"]["name"]] if "figure" in cell.metadata.get("mystnb", {}) else []
+    assert len(names) == len(set(names)) > 20

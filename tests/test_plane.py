@@ -115,11 +115,13 @@ def test_a_slice_equals_a_loop_over_single_networks(networks, toy):
 
 def test_the_grid_holds_the_corners_and_its_margin(networks):
     found = plane.through(*networks)
-    grid, corners = found.grid(0, 5, 0.5), found.corners[0].numpy()
-    side = np.ptp(corners, axis=0).max()
-    assert grid.shape == (25, 2)
-    np.testing.assert_allclose(np.ptp(grid, axis=0), 2 * side)
-    assert (grid.min(0) <= corners.min(0) - side / 2 + 1e-9).all()
+    corners = found.corners[0].numpy()
+    sides = np.ptp(corners, axis=0)
+    for square, expected in ((False, sides), (True, np.full(2, sides.max()))):
+        grid = found.grid(0, 5, 0.5, square)
+        assert grid.shape == (25, 2)
+        np.testing.assert_allclose(np.ptp(grid, axis=0), 2 * expected)
+        np.testing.assert_allclose(grid.mean(0), (corners.min(0) + corners.max(0)) / 2)
 
 
 def test_what_spans_no_plane_is_refused(networks):

@@ -52,6 +52,7 @@ def test_per_layer_equals_torch_prune(network, sparsity):
             assert torch.equal(mask[r], layer.weight_mask.bool())
 
 
+@pytest.mark.filterwarnings("ignore:.*has no weights left")
 @pytest.mark.parametrize("sparsity", [0.2, 0.9])
 def test_global_equals_torch_prune(network, sparsity):
     masks = prune.magnitude_masks(network, sparsity)
@@ -197,6 +198,8 @@ def test_random_masks_are_exact_the_replicas_own_and_blind_to_magnitude(network)
     flat = torch.cat([m.flatten(1) for m in masks.values()], 1)
     assert flat.sum(1).tolist() == [total - round(0.3 * total)] * 2
     assert 0.5 < (flat[0] == flat[1]).float().mean() < 0.66  # independent: 0.49 + 0.09
+    again = prune.masks_at_random(network, 0.3, number=1)
+    assert 0.5 < (torch.cat([m.flatten(1) for m in again.values()], 1)[0] == flat[0]).float().mean() < 0.66
     other = replace(network, params={n: p.sort().values for n, p in network.params.items()})
     assert all(torch.equal(m, masks[n]) for n, m in prune.masks_at_random(other, 0.3).items())
 

@@ -63,9 +63,19 @@ def test_sharper_farther_and_tighter_all_allow_less(values, epsilon, distance, f
     assert scaled == pytest.approx([ratio])  # R²λ/ε is all that counts
 
 
-def test_the_loss_that_goes_with_an_error():
-    errors = np.array([0.02, 0.05, 0.08])
-    assert subspace.matching_loss(3 * errors + 0.1, errors, 0.04) == pytest.approx(0.22)
+def test_the_loss_to_spare():
+    """Two networks on parallel lines: the slope is theirs, not that of the line through both clouds."""
+    errors = np.array([[0.02, 0.05, 0.08], [0.06, 0.07, 0.11]])
+    losses = 3 * errors + np.array([[0.5], [0.1]])
+    assert subspace.loss_to_spare(losses, errors, 0.04) == pytest.approx([0.06, -0.06])
+    noisy = losses + np.array([[0.001, -0.002, 0.001], [0, 0.001, -0.001]])
+    dummies = np.zeros((6, 3))
+    dummies[np.arange(6), 1 + np.repeat([0, 1], 3)] = 1
+    dummies[:, 0] = errors.ravel()
+    slope = np.linalg.lstsq(dummies, noisy.ravel(), rcond=None)[0][0]
+    assert subspace.loss_to_spare(noisy, errors, 0.04) == pytest.approx(slope * (0.04 - errors[:, 0]))
+    with pytest.warns(UserWarning, match="does not rise"):
+        assert np.isnan(subspace.loss_to_spare(-losses, errors, 0.04)).all()
 
 
 def test_bad_input():
@@ -77,7 +87,5 @@ def test_bad_input():
             subspace.maximal_ratio(*good, epsilon, [1.0])
     with pytest.raises(UsageError, match="at least 0, not -1"):
         subspace.maximal_ratio(*good, 1.0, [2.0, -1.0])
-    with pytest.raises(UsageError, match="two different errors"):
-        subspace.matching_loss([1.0, 2.0], [0.1, 0.1], 0.1)
-    with pytest.raises(UsageError, match="does not rise"):
-        subspace.matching_loss([2.0, 1.0], [0.1, 0.2], 0.1)
+    with pytest.raises(UsageError, match="different errors"):
+        subspace.loss_to_spare(np.ones((2, 3)), np.full((2, 3), 0.1), 0.1)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -42,16 +43,14 @@ def is_matching(errors: Sequence[float], dense: Sequence[float] | float, epsilon
     return np.asarray(errors) <= np.asarray(dense) + epsilon
 
 
-def path(one: Population, other: Population, split: Split, points: int = 11) -> np.ndarray:
-    """Error at evenly spaced points of the straight line between two networks of each replica: (R, points)."""
-    table = landscape.line(one.label(replica=range(len(one))), other, np.linspace(0, 1, points), split)
-    return table.pivot(index="replica", columns="alpha", values="error").to_numpy()
+def _line(one: Population, other: Population, split: Split, points: int) -> pd.DataFrame:
+    """Error on the straight line between two networks of each replica, which `replica` tells apart."""
+    return landscape.line(one.label(replica=range(len(one))), other, np.linspace(0, 1, points), split)
 
 
 def error_barrier(one: Population, other: Population, split: Split, points: int = 11) -> np.ndarray:
     """How far the error rises above the chord between the two ends: (R,), at least 0 [P, Def. 2.1]."""
-    errors, alphas = path(one, other, split, points), np.linspace(0, 1, points)
-    return (errors - (1 - alphas) * errors[:, :1] - alphas * errors[:, -1:]).max(1)
+    return landscape.barrier(_line(one, other, split, points), ["replica"])["barrier"].to_numpy()
 
 
 def is_stable(one: Population, other: Population, split: Split, epsilon: float, points: int = 11) -> np.ndarray:
@@ -65,9 +64,10 @@ def is_stable(one: Population, other: Population, split: Split, epsilon: float, 
 
 def in_lcs_set(center: Population, other: Population, split: Split, epsilon: float, points: int = 11) -> np.ndarray:
     """Whether `other` is in the LCS-set of `center`, replica by replica: (R,) bool [P, Def. 2.4]."""
-    errors = path(center, other, split, points)
-    chord = errors[:, :1] + np.linspace(0, 1, points) * (errors[:, -1:] - errors[:, :1])
-    return is_matching(errors[:, -1], errors[:, 0], epsilon) & (errors - chord <= epsilon).all(1)
+    line = _line(center, other, split, points)
+    ends = [line.loc[line.alpha == alpha, "error"].to_numpy() for alpha in (0, 1)]
+    heights = landscape.barrier(line, ["replica"])["barrier"].to_numpy()
+    return is_matching(ends[1], ends[0], epsilon) & (heights <= epsilon)
 
 
 def perturb(population: Population, lengths: Sequence[float] | Tensor, number: int = 0) -> Population:
@@ -75,7 +75,7 @@ def perturb(population: Population, lengths: Sequence[float] | Tensor, number: i
 
     v lives on the prunable weights that the mask keeps. A replica's `seed` and `number` say which v it is.
     """
-    lengths = torch.as_tensor(lengths, dtype=torch.float64)
+    lengths = torch.as_tensor(lengths, dtype=torch.float64).cpu()
     if lengths.shape != (len(population),) or not (lengths.isfinite() & (lengths >= 0)).all():
         raise UsageError(f"a perturbation has one length of at least 0 for each of {len(population)} replicas")
     generators = [streams.torch_stream(seed, streams.PERTURB, number) for seed in population.seeds]
@@ -92,11 +92,13 @@ def perturb(population: Population, lengths: Sequence[float] | Tensor, number: i
 
 
 def batch_spread(population: Population, split: Split, batch_size: int) -> np.ndarray:
-    """Standard deviation of each replica's loss over the batches of `split`, the last incomplete one left out: (R,)."""
+    """Standard deviation of each replica's loss over random batches of `split`, which have no image in common: (R,)."""
     count = len(split) // batch_size
     if count < 2:
         raise UsageError(f"{len(split)} images make {count} batches of {batch_size}: a spread needs two or more")
-    losses = [_loss(population, _part(split, k * batch_size, batch_size)) for k in range(count)]
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(split))).to(split.labels.device)
+    batches = order[: count * batch_size].split(batch_size)  # an image folder is sorted by class
+    losses = [_loss(population, Split(split.images[rows], split.labels[rows])) for rows in batches]
     return np.std(losses, axis=0, ddof=1)
 
 
@@ -131,13 +133,10 @@ class Adaptive:
             chosen[still] = ratio
             if not still.any():
                 break
-        left = 1 - solution.sparsity().cpu().numpy().astype(float)
-        return np.minimum(np.maximum(chosen, self.least), 1 - np.minimum(self.density / left, 1)).tolist()
+        left = sum(mask.flatten(1).sum(1) for mask in solution.masks.values()).cpu().numpy()
+        fewest = round(self.density * sum(mask[0].numel() for mask in solution.masks.values()))
+        return np.minimum(np.maximum(chosen, self.least), 1 - np.minimum(fewest / left, 1)).tolist()
 
 
 def _loss(population: Population, split: Split) -> np.ndarray:
     return population.evaluate(split)["loss"].to_numpy()
-
-
-def _part(split: Split, start: int, count: int) -> Split:
-    return Split(split.images[start : start + count], split.labels[start : start + count])

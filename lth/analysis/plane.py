@@ -60,24 +60,25 @@ class Plane:
             frame=frame.assign(x=points[:, 0], y=points[:, 1]),
         )
 
-    def grid(self, replica: int, points: int = 51, margin: float = 0.5) -> np.ndarray:
-        """A square grid around the three networks: (points², 2), row by row.
+    def grid(self, replica: int, points: int = 51, margin: float = 0.5, square: bool = False) -> np.ndarray:
+        """A grid around the three networks: (points², 2), row by row.
 
-        `margin` is what lies outside them on each side, as a share of the larger side of the rectangle that they span.
+        `margin` is what lies outside them on each side, as a share of the side of the rectangle that they span. Both
+        sides are made as long as the longer one if `square`, for pictures with one scale in both directions.
         """
         corners = self.corners[replica].cpu().numpy()
         low, high = corners.min(0), corners.max(0)
-        half = (0.5 + margin) * (high - low).max()
-        steps = np.linspace(-half, half, points)
-        x, y = np.meshgrid((low[0] + high[0]) / 2 + steps, (low[1] + high[1]) / 2 + steps)
+        sides = np.full(2, (high - low).max()) if square else high - low
+        (left, bottom), (right, top) = (low + high) / 2 + np.outer([-1, 1], (0.5 + margin) * sides)
+        x, y = np.meshgrid(np.linspace(left, right, points), np.linspace(bottom, top, points))
         return np.stack([x.ravel(), y.ravel()], axis=1)
 
-    def evaluate(self, split: Split, points: int = 51, margin: float = 0.5) -> pd.DataFrame:
-        """Loss and error on `split` on the grid of each replica: columns of `origin`, `replica`, `x`, `y`, `loss`,
+    def evaluate(self, split: Split, points: int = 51, margin: float = 0.5, square: bool = False) -> pd.DataFrame:
+        """Loss and error on `split` on the `grid` of each replica: columns of `origin`, `replica`, `x`, `y`, `loss`,
         `error`, `accuracy`."""
         tables = []
         for replica in range(len(self.origin)):
-            grid = self.grid(replica, points, margin)
+            grid = self.grid(replica, points, margin, square)
             for some in np.array_split(grid, -(-len(grid) // TOGETHER)):
                 tables.append(self.at(replica, some).evaluate(split, TOGETHER).assign(replica=replica))
         return pd.concat(tables, ignore_index=True)

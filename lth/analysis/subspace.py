@@ -8,6 +8,7 @@ from yes to no at one number of dimensions, the intersection threshold.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,15 +49,21 @@ def intersection_threshold(
     return dimensions * (1 - maximal_ratio(values, weights, epsilon, distance))
 
 
-def matching_loss(losses: Sequence[float], errors: Sequence[float], error: float) -> float:
-    """The training loss that goes with a test error, from a straight line through pairs of both [P, App. B].
+def loss_to_spare(losses: np.ndarray, errors: np.ndarray, error: float) -> np.ndarray:
+    """ε_train: how much training loss each network may gain until its test error is `error`: (R,) [P, App. B].
 
-    Raises UsageError where the pairs give no rising line.
+    losses, errors: (R, n) of n copies of each network, of which a few weights were pruned; the first is the network
+    itself. Within a network both rise together: the slope of the straight line through all copies, with a level of
+    its own for each network, says how much loss goes with how much error. Negative where a network's error is larger
+    already. nan, with a warning, where the loss does not rise with the error. Raises UsageError where all errors of
+    each network are the same.
     """
     x, y = np.asarray(errors, float), np.asarray(losses, float)
-    if len(x) < 2 or np.ptp(x) == 0:
-        raise UsageError("a line needs two different errors or more: prune at more ratios")
-    slope, start = np.polyfit(x, y, 1)
+    dx, dy = (some - some.mean(1, keepdims=True) for some in (x, y))
+    if not np.ptp(x, axis=1).any():
+        raise UsageError("a slope needs different errors: prune more of the weights")
+    slope = (dx * dy).sum() / (dx**2).sum()
     if slope <= 0:
-        raise UsageError(f"the loss does not rise with the error (slope {slope:.3g}): prune more, up to higher errors")
-    return float(start + slope * error)
+        warnings.warn(f"the loss does not rise with the error (slope {slope:.3g}), so ε_train is unknown", stacklevel=2)
+        return np.full(len(x), np.nan)
+    return slope * (error - x[:, 0])

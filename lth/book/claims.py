@@ -62,13 +62,16 @@ class Claim(BaseModel):
 
 
 class Finding(BaseModel):
-    """What a run says of a claim: n samples, their mean with its 95 % interval, the verdict at its scale."""
+    """What a run says of a claim: n samples, their mean with its 95 % interval, the verdict at its scale.
+
+    With n = 0 there was nothing to test.
+    """
 
     id: str
     n: int
-    mean: float
-    low: float
-    high: float
+    mean: float | None
+    low: float | None
+    high: float | None
     verdict: Verdict
     at_scale: bool
 
@@ -82,11 +85,17 @@ def ledger() -> dict[str, Claim]:
 
 
 def judge(claim: Claim, samples: Sequence[float], values: Mapping[str, Any]) -> Finding:
-    """The finding from independent samples of the claim's metric, in a run with the parameters `values`."""
+    """The finding from independent samples of the claim's metric, in a run with the parameters `values`.
+
+    No samples at all leave the claim inconclusive.
+    """
     import numpy as np
     from scipy import stats
 
     x = np.asarray(samples, dtype=float).reshape(-1)
+    at_scale = claim.at_scale(values)
+    if not len(x):
+        return Finding(id=claim.id, n=0, mean=None, low=None, high=None, verdict="inconclusive", at_scale=at_scale)
     if len(x) < 2 or not np.isfinite(x).all():
         raise LthError(f"claim {claim.id} needs two or more finite samples, not {x.tolist()}")
     mean, n = float(x.mean()), len(x)
@@ -99,7 +108,6 @@ def judge(claim: Claim, samples: Sequence[float], values: Mapping[str, Any]) -> 
         verdict = "reproduced"
     elif high <= least or low >= most:
         verdict = "not reproduced"
-    at_scale = claim.at_scale(values)
     return Finding(id=claim.id, n=n, mean=mean, low=low, high=high, verdict=verdict, at_scale=at_scale)
 
 
@@ -145,6 +153,8 @@ def number(value: float) -> str:
 
 def interval(finding: Finding) -> str:
     """«mean [low, high], n»"""
+    if not finding.n:
+        return "nothing to test"
     return f"{number(finding.mean)} [{number(finding.low)}, {number(finding.high)}], n = {finding.n}"
 
 
@@ -178,7 +188,7 @@ def scorecard(edition: Path) -> str:
         lines += _row("Claim", "The paper", "Test", "Here: mean [95 % interval], n", "Verdict")
         for claim in claims:
             finding = found.get(claim.id)
-            here = f"{interval(finding)} ({claim.unit})" if finding else "–"
+            here = f"{interval(finding)} ({claim.unit})" if finding and finding.n else "–"
             verdict = verdict_mark(verdict_words(finding))
             if finding and not finding.at_scale:
                 verdict += f" (in this smaller run: {finding.verdict})"

@@ -209,10 +209,15 @@ class LCSGeometry(BaseModel):
     lanczos_images: int = Field(
         10_000, ge=10, description="training images that a Hessian is estimated on, at most all"
     )
-    lanczos_steps: int = Field(128, ge=10, description="Hessian-vector products per estimated spectrum")
+    lanczos_steps: int = Field(512, ge=10, description="Hessian-vector products per run of Lanczos' method")
+    lanczos_runs: int = Field(4, ge=1, description="runs of Lanczos' method per estimated spectrum")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.rewind_steps[0] != 0 or 0 in self.milestones:
+            raise ValueError(
+                f"rewind_steps begin with 0 and milestones do not, unlike {self.rewind_steps} and {self.milestones}"
+            )
         for name, top in (("rewind_steps", self.steps), ("milestones", self.steps), ("probed", self.rounds)):
             numbers = getattr(self, name)
             if numbers != sorted(set(numbers)) or (numbers and not 0 <= numbers[0] <= numbers[-1] < top):
@@ -361,6 +366,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "shares": [0.3, 0.7],
             "lanczos_images": 50,
             "lanczos_steps": 10,
+            "lanczos_runs": 1,
         },
         "quick": {
             "dataset": "digits",
@@ -380,7 +386,8 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "probed": [1, 4],
             "shares": [0.2, 0.4, 0.6, 0.8],
             "lanczos_images": 200,
-            "lanczos_steps": 30,
+            "lanczos_steps": 40,
+            "lanczos_runs": 2,
         },
         "gpu": {
             "rewind_steps": [0, 30, 250],
@@ -388,8 +395,12 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "steps": 4_000,
             "milestones": [2_000, 3_000],
             "points": 7,
+            "grid": 25,
             "probed": [2, 6],
+            "shares": [0.2, 0.4, 0.6, 0.8],
             "lanczos_images": 2_000,
+            "lanczos_steps": 128,
+            "lanczos_runs": 2,
         },
         "paper": {},
     },

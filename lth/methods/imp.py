@@ -55,8 +55,8 @@ def ladder(
     """Trains `dense`, then `rounds` times prunes and trains again: the runs of the levels 0 … rounds.
 
     ratio:       the share of the weights left that each round prunes, see `prune.magnitude_masks`, or a rule that names
-                 it for each of the networks to be pruned, such as `lth.analysis.lcs.Adaptive`. One round with a large
-                 ratio is one-shot pruning.
+                 it for each of the networks to be pruned, such as `lth.analysis.lcs.Adaptive`; with 0 for all of them
+                 the ladder ends. One round with a large ratio is one-shot pruning.
     restart:     "weights": each round starts from the dense network's weights at step `rewind_step` (0: its
                  initialisation) and trains from there on. "learning rate": from the pruned weights as they are, with
                  the schedule from that step on [Renda et al. 2020]. "fine-tune": from the pruned weights, by the
@@ -78,6 +78,8 @@ def ladder(
     for level in range(1, rounds + 1):
         solution = runs[-1].final
         share = ratio(solution) if callable(ratio) else ratio
+        if callable(ratio) and not any(share):
+            break
         pruned = prune.apply(solution, prune.magnitude_masks(solution, share, per_layer))
         start = prune.rewind(pruned, runs[0].at(rewind_step)) if restart == "weights" else pruned
         start = start.label(level=level, seed=[seed + 10_000 * level for seed in dense.seeds])

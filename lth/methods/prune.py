@@ -89,11 +89,14 @@ def magnitude_masks(population: Population, ratio: float | Sequence[float], per_
     return without_lowest(population, {n: population.params[n].abs() for n in population.masks}, ratio, per_layer)
 
 
-def masks_at_random(population: Population, ratio: float | Sequence[float]) -> Tensors:
-    """Masks without a random share of the weights that are left, see `without_lowest`. A replica's `seed` decides."""
+def masks_at_random(population: Population, ratio: float | Sequence[float], number: int = 0) -> Tensors:
+    """Masks without a random share of the weights that are left, see `without_lowest`.
+
+    A replica's `seed` and `number` decide; with the same ones, masks of two ratios lie within each other.
+    """
     scores = {}
     for layer, (name, mask) in enumerate(population.masks.items()):
-        generators = [streams.torch_stream(seed, streams.MASK, layer) for seed in population.seeds]
+        generators = [streams.torch_stream(seed, streams.MASK, layer, number) for seed in population.seeds]
         drawn = torch.stack([torch.rand(mask[0].shape, generator=generator) for generator in generators])
         scores[name] = drawn.to(mask.device)
     return without_lowest(population, scores, ratio)

@@ -44,6 +44,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vgg16": Architecture(VGG16),
     "vgg16_bn": Architecture(partial(VGG16, norm=True), affine=(True, False)),
     "mobilenet": Architecture(MobileNet, affine=(True, False)),
+    "resnet8": _resnet(BasicBlock, 1, 1, 1, maps=8),
     "resnet20": _resnet(BasicBlock, 3, 3, 3, maps=16),
     "resnet32": _resnet(BasicBlock, 5, 5, 5, maps=16),
     "resnet18": _resnet(BasicBlock, 2, 2, 2, 2),
