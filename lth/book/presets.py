@@ -381,7 +381,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "milestones": [100, 150],
             "augment": False,
             "tune_lr": 5e-4,
-            "points": 7,
+            "points": 5,
             "grid": 17,
             "probed": [1, 4],
             "shares": [0.2, 0.4, 0.6, 0.8],
