@@ -117,8 +117,9 @@ def test_synflow_does_not_collapse_where_magnitude_does():
 
 
 def test_scores_do_not_depend_on_the_company(toy, few):
-    networks = init.glorot_normal(Model("lenet5"), seeds=[0, 1, 2])
+    networks = double(init.glorot_normal(Model("lenet5"), seeds=[0, 1, 2]))
     for of in (lambda p: scores.snip(p, few), lambda p: scores.grasp(p, few), scores.synflow):
         together, alone = of(networks), of(networks[[2]])
-        assert all(torch.equal(together[n][2], alone[n][0]) for n in alone)
+        for n in alone:  # one thread or two: the last bits differ
+            torch.testing.assert_close(together[n][2], alone[n][0], rtol=1e-9, atol=1e-9 * float(alone[n].abs().max()))
         assert all(score.shape == networks.params[n].shape for n, score in together.items())
