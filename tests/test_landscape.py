@@ -174,8 +174,8 @@ def test_a_path_is_its_lines_one_after_another(ends, toy):
 
 def test_statistics_gathered_anew_are_those_of_all_images():
     """Of one batch: exactly its mean and variance before each batch norm, whatever the network had before."""
-    data = toy_data(240, (3, 32, 32))
-    networks = double(kaiming_normal(Model("resnet20", (3, 32, 32)), seeds=[0, 1]))
+    data = toy_data(160, (3, 16, 16), 4)
+    networks = double(kaiming_normal(Model("resnet20", (3, 16, 16), 4), seeds=[0, 1]))
     for buffer in networks.buffers.values():
         buffer += torch.rand_like(buffer)
     found = reestimate(networks, data.train)
@@ -186,7 +186,7 @@ def test_statistics_gathered_anew_are_those_of_all_images():
         torch.testing.assert_close(found.buffers["bn1.running_mean"][r], before.mean((0, 2, 3)))
         torch.testing.assert_close(found.buffers["bn1.running_var"][r], before.var((0, 2, 3)))
     assert not torch.equal(found.buffers["bn1.running_mean"], networks.buffers["bn1.running_mean"])
-    mean = reestimate(networks, data.train, batch=50).buffers["bn1.running_mean"]  # the batches weighted by their sizes
+    mean = reestimate(networks, data.train, batch=25).buffers["bn1.running_mean"]  # the batches weighted by their sizes
     torch.testing.assert_close(mean, found.buffers["bn1.running_mean"])
     there = line(networks, networks, [0.0], data.test, statistics=data.train)
     assert there.loss.tolist() == found.evaluate(data.test).loss.tolist()

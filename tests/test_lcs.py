@@ -125,7 +125,7 @@ def test_the_adaptive_ratio_stays_inside_the_set_and_never_below_the_least(train
 
 def test_a_ladder_takes_the_rule_and_ends_with_it(trained, toy):
     start, one, _ = trained
-    recipe = Recipe(steps=60, batch_size=20)
+    recipe = Recipe(steps=20, batch_size=20)
 
     def climb(rounds: int, rule: lcs.Adaptive) -> list[Population]:
         return [
