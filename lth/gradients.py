@@ -1,7 +1,9 @@
-"""Gradients of the training loss on a fixed set of images, for every replica."""
+"""Gradients of the training loss on a fixed set of images, for every replica, in full precision."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -9,22 +11,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lth.data import Split
-from lth.parallel import map_replicas
 from lth.population import Population, Tensors
 
 CHUNK = 1000  # images at a time
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No tf32, which convolutions on a GPU use unless told otherwise: second derivatives need the digits."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@full_precision()
 def mean_gradients(population: Population, split: Split) -> tuple[Tensors, Tensor]:
     """∇L and L of the mean cross-entropy over all of `split`: name → (R, *shape), and (R,).
 
     Dense: also with respect to weights that the mask holds at zero. Batch norm uses the statistics of the images, a
     thousand at a time, as in training, and the population's own statistics stay as they are.
     """
-    if population.device.type == "cpu" and len(population) > 1:
-        parts = map_replicas(lambda r: mean_gradients(population[[r]], split), range(len(population)))
-        grads = {n: torch.cat([part[0][n] for part in parts]) for n in population.params}
-        return grads, torch.cat([part[1] for part in parts])
+    parts = population.in_parts(lambda rows: _mean_gradients(population[rows], split), min(len(split), CHUNK))
+    grads = {n: torch.cat([part[0][n] for part in parts]) for n in population.params}
+    return grads, torch.cat([part[1] for part in parts])
+
+
+def _mean_gradients(population: Population, split: Split) -> tuple[Tensors, Tensor]:
     copy = replace(population, buffers={n: b.clone() for n, b in population.buffers.items()})
     network = copy.network().train()
     params = dict(network.named_parameters())

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,8 @@ from lth.parallel import map_replicas
 from lth.stacked import stack
 
 Tensors = dict[str, Tensor]
+Result = TypeVar("Result")
+TOGETHER = 2**31  # numbers that layers put out, for the images and replicas that a GPU works on together
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,14 @@ class Population:
         A single replica is a plain module, which is faster: its logits are (B, classes).
         """
         return self.module(0) if len(self) == 1 else _filled(stack(self.model.build()), self.params, self.buffers)
+
+    def in_parts(self, run: Callable[[slice], Result], images: int) -> list[Result]:
+        """`run(rows)` for slices of the replicas that together are all: one replica each on a CPU, so that none
+        depends on the others; on a GPU as many as there is memory for when each is given so many `images` at once."""
+        if self.device.type == "cpu":
+            return map_replicas(run, [slice(r, r + 1) for r in range(len(self))])
+        size = max(1, TOGETHER // (self.model.outputs * images))
+        return [run(slice(r, r + size)) for r in range(0, len(self), size)]
 
     @torch.no_grad()
     def logits(self, split: Split, batch: int = 500) -> Tensor:

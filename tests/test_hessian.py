@@ -14,6 +14,7 @@ from pyhessian import hessian as PyHessian
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from lth import gradients
 from lth.analysis import hessian, hessian_matrix
 from lth.analysis.hessian import Spectrum
 from lth.analysis.lanczos import krylov
@@ -331,7 +332,7 @@ def test_tf32_is_off_meanwhile_only():
     cudnn, before = torch.backends.cudnn, torch.backends.cudnn.allow_tf32
     try:
         cudnn.allow_tf32 = True
-        with hessian_matrix.full_precision():
+        with gradients.full_precision():
             assert not cudnn.allow_tf32
         assert cudnn.allow_tf32
     finally:

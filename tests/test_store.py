@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -228,7 +229,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from conftest import toy_data
 from test_store import HOW, Store, engine, glorot_uniform, train, Model
-engine.STRETCH, train.CHECKPOINT_EVERY, train.CHECKPOINT_SHARE = 0.01, 0, 1
+engine.STRETCH, train.CHECKPOINT_EVERY, train.CHECKPOINT_SHARE = 0.01, 0, float("inf")
 population = glorot_uniform(Model("lenet5"), seeds=range(3), method="dense")
 run = Store(Path(sys.argv[1])).train(
     population, toy_data(), **HOW, watch=lambda progress: print(progress.step, flush=True)
@@ -290,7 +291,7 @@ def test_a_disk_that_fills_up_at_the_end_keeps_the_checkpoint(store, lenets, toy
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0)
-    monkeypatch.setattr(train, "CHECKPOINT_SHARE", 1)
+    monkeypatch.setattr(train, "CHECKPOINT_SHARE", math.inf)
     monkeypatch.setattr(engine, "STRETCH", 0)
     monkeypatch.setattr(store_module, "write_text", full)
     with pytest.raises(LthError, match="cannot write to the store: .*No space left"):
@@ -305,7 +306,7 @@ def test_a_disk_that_fills_up_at_the_end_keeps_the_checkpoint(store, lenets, toy
 
 def test_checkpoints_of_a_long_run_stay_one_file_of_one_size(lenets, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0)
-    monkeypatch.setattr(train, "CHECKPOINT_SHARE", 1)
+    monkeypatch.setattr(train, "CHECKPOINT_SHARE", math.inf)
     path, sizes = tmp_path / "run", []
 
     def look(progress: train.Progress) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lth.analysis import surface
 from lth.errors import UsageError
-from lth.methods import init, prune
+from lth.methods import init, prune, tweaks
 from lth.models import Model
 from lth.population import Population
 
@@ -35,6 +35,19 @@ def test_every_filter_is_as_long_as_that_of_the_weights(networks):
     other = surface.filter_normalised(networks, number=1)
     assert F.cosine_similarity(direction, other).abs().max() < 0.1
     assert torch.equal(surface.filter_normalised(networks[[1]])[0], direction[1])
+
+
+def test_extra_skips_move_too_and_change_nothing_in_the_other_filters():
+    plain = init.kaiming_normal(Model("resnet8", (1, 8, 8)), seeds=[0])
+    networks = tweaks.change(plain, skips="conv")
+    moved = networks.with_theta(surface.filter_normalised(networks)).params
+    without = plain.with_theta(surface.filter_normalised(plain)).params
+    assert all(torch.equal(moved[name], param) for name, param in without.items())
+    skips = [name for name in moved.keys() - without.keys() if name.endswith("0.weight")]
+    assert len(skips) == 6
+    for name in skips:
+        lengths = networks.params[name][0].flatten(1).norm(dim=1)
+        torch.testing.assert_close(moved[name][0].flatten(1).norm(dim=1), lengths)
 
 
 def test_a_surface_equals_single_networks(networks, toy):

@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lth import seeds as streams
-from lth.analysis.hessian_matrix import full_precision, matrix
+from lth.analysis.hessian_matrix import matrix
 from lth.analysis.lanczos import Krylov, krylov
 from lth.data import Split
 from lth.errors import UsageError
-from lth.models import Model
+from lth.gradients import full_precision
 from lth.parallel import map_replicas
 from lth.population import Population
 
@@ -65,7 +64,7 @@ def _products(population: Population, split: Split) -> Callable[[Tensor], Tensor
         loss = F.cross_entropy(logits, split.labels[block].repeat_interleave(replicas), reduction="sum")
         return torch.autograd.grad(loss, params, create_graph=True)
 
-    room = _outputs(population.model) * replicas * len(split) <= KEPT[population.device.type]
+    room = population.model.outputs * replicas * len(split) <= KEPT[population.device.type]
     kept = [gradient(block) for block in blocks] if room else ()
 
     def multiply(vectors: Tensor) -> Tensor:
@@ -83,18 +82,7 @@ def _products(population: Population, split: Split) -> Callable[[Tensor], Tensor
 
 def _images(population: Population, numbers: dict[str, int]) -> int:
     """How many images to take at a time."""
-    return max(16, numbers[population.device.type] // (_outputs(population.model) * len(population)))
-
-
-@lru_cache
-def _outputs(model: Model) -> int:
-    """How many numbers the layers of a network put out for one image."""
-    module, counts = model.build().eval(), []
-    for part in module.modules():
-        if next(part.parameters(recurse=False), None) is not None:
-            part.register_forward_hook(lambda part, args, out: counts.append(out.numel()))
-    module(torch.zeros(1, *model.shape, device="meta"))
-    return sum(counts)
+    return max(16, numbers[population.device.type] // (population.model.outputs * len(population)))
 
 
 # --- spectra ------------------------------------------------------------------------------------------------

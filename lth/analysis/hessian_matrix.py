@@ -19,8 +19,7 @@ active; each active parameter of a convolution takes one of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,22 +29,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lth.data import Split
+from lth.gradients import full_precision
 from lth.parallel import cores, map_replicas
 from lth.population import Population
 
 LIMIT = {"cpu": 2**22, "cuda": 2**28}  # numbers that layers put out, over all directions of one backward pass
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """No tf32, which convolutions on a GPU use unless told otherwise: second derivatives need the digits."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 class Layer(NamedTuple):

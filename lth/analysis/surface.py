@@ -19,16 +19,20 @@ def filter_normalised(population: Population, number: int = 0) -> Tensor:
     """A random direction for each replica, (R, P), in which every filter is as long as that of the weights.
 
     Only so can sharpness be compared between networks whose weights differ in size [Li et al. 2018]. A filter is what
-    makes one output channel or neuron. Zero where the mask is, for biases and for batch norm. A replica's `seed` and
-    `number` say which direction it is.
+    makes one output channel or neuron. Zero where weights are pruned, for biases and for batch norm. The weights of
+    extra skips move too, and those of the others by the same numbers as without them. A replica's `seed` and `number`
+    say which direction it is.
     """
-    generators = [streams.torch_stream(seed, streams.DIRECTION, number) for seed in population.seeds]
+    prunable, extra = (
+        [streams.torch_stream(seed, streams.DIRECTION, number, part) for seed in population.seeds] for part in (0, 1)
+    )
     parts = []
     for name, weight in population.params.items():
-        mask = population.masks.get(name)
-        if mask is None:
-            parts.append(torch.zeros_like(weight).flatten(1))
+        if weight.ndim < 3:
+            parts.append(torch.zeros_like(weight))
             continue
+        mask = population.masks.get(name, torch.ones_like(weight, dtype=torch.bool))
+        generators = prunable if name in population.masks else extra
         drawn = torch.stack([torch.randn(weight.shape[1:], generator=generator) for generator in generators])
         filters = drawn.to(weight) * mask
         length, own = (tensor.flatten(2).norm(dim=2) for tensor in (filters, weight))

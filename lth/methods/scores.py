@@ -12,9 +12,8 @@ from dataclasses import replace
 import torch
 
 from lth.data import Split
-from lth.gradients import mean_gradients
+from lth.gradients import full_precision, mean_gradients
 from lth.methods import prune
-from lth.parallel import map_replicas
 from lth.population import Population, Tensors
 
 TEMPERATURE = 200.0  # what GraSP's authors divide the logits by, so that the loss is nearly that of a uniform guess
@@ -26,15 +25,18 @@ def snip(population: Population, split: Split) -> Tensors:
     return {name: (population.params[name] * gradients[name]).abs() for name in population.masks}
 
 
+@full_precision()
 def grasp(population: Population, split: Split, temperature: float = TEMPERATURE) -> Tensors:
     """w ⊙ (H g), by how much the gradient's squared norm falls if a weight goes [Wang et al. 2020].
 
     g and H are gradient and Hessian of the mean loss in the weights that are there; H g = ∇(½ gᵀg). The images of
     `split` go through the network together; a few of each class are what the paper takes.
     """
-    if population.device.type == "cpu" and len(population) > 1:
-        parts = map_replicas(lambda r: grasp(population[[r]], split, temperature), range(len(population)))
-        return {name: torch.cat([part[name] for part in parts]) for name in population.masks}
+    parts = population.in_parts(lambda rows: _grasp(population[rows], split, temperature), len(split))
+    return {name: torch.cat([part[name] for part in parts]) for name in population.masks}
+
+
+def _grasp(population: Population, split: Split, temperature: float) -> Tensors:
     replicas = len(population)
     copy = replace(population, buffers={n: b.clone() for n, b in population.buffers.items()})
     network = copy.network().train()
@@ -65,10 +67,8 @@ def synflow(population: Population) -> Tensors:
         grads = torch.autograd.grad(network(ones).sum(), list(weights.values()))
         return {n: one.params[n] * g.view_as(one.params[n]) for n, g in zip(weights, grads, strict=True)}
 
-    if population.device.type == "cpu":
-        parts = map_replicas(lambda r: score(positive[[r]]), range(len(population)))
-        return {n: torch.cat([part[n] for part in parts]) for n in population.masks}
-    return score(positive)
+    parts = positive.in_parts(lambda rows: score(positive[rows]), images=1)
+    return {n: torch.cat([part[n] for part in parts]) for n in population.masks}
 
 
 def synflow_masks(population: Population, sparsity: float, rounds: int = 100) -> Tensors:

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from lth import seeds as streams
 from lth.data import Split
 from lth.errors import UsageError
+from lth.gradients import full_precision
 from lth.methods import init
-from lth.parallel import map_replicas
 from lth.population import Population, Tensors
 
 
@@ -45,6 +45,7 @@ def sparsity_in_all(population: Population) -> Tensor:
     return population.sparsity() * prunable / (prunable + skips)
 
 
+@full_precision()
 def gradinit(
     population: Population,
     split: Split,
@@ -67,11 +68,26 @@ def gradinit(
     """
     if len(split) < batch_size + batch_size // 2:
         raise UsageError(f"a batch of {batch_size} images and half another cannot be drawn from {len(split)}")
-    if population.device.type == "cpu" and len(population) > 1:
-        options = {"lr": lr, "batch_size": batch_size, "iterations": iterations}
-        options |= {"rate": rate, "least": least, "limit": limit}
-        parts = map_replicas(lambda r: gradinit(population[[r]], split, **options), range(len(population)))
-        return replace(population, params={n: torch.cat([p.params[n] for p in parts]) for n in population.params})
+
+    def learn(rows: slice) -> Tensors:
+        return _scales(population[rows], split, lr, batch_size, iterations, rate, least, limit)
+
+    parts = population.in_parts(learn, 6 * batch_size)  # two passes, the first with a graph of its gradient
+    scales = {n: torch.cat([part[n] for part in parts]) for n in population.params}
+    return replace(population, params={n: p * _column(scales[n], p, len(p)) for n, p in population.params.items()})
+
+
+def _scales(
+    population: Population,
+    split: Split,
+    lr: float,
+    batch_size: int,
+    iterations: int,
+    rate: float,
+    least: float,
+    limit: float,
+) -> Tensors:
+    """What `gradinit` multiplies by: name → (R,)."""
     replicas = len(population)
     network = population.network().train()
     weights = {n: p.detach() for n, p in network.named_parameters()}
@@ -100,8 +116,7 @@ def gradinit(
         with torch.no_grad():
             for scale in scales.values():
                 scale.clamp_(min=least)
-    learned = {n: s.detach() for n, s in scales.items()}
-    return replace(population, params={n: p * _column(learned[n], p, len(p)) for n, p in population.params.items()})
+    return {n: s.detach() for n, s in scales.items()}
 
 
 def _column(scale: Tensor, weight: Tensor, replicas: int) -> Tensor:

@@ -123,12 +123,27 @@ class Model:
         return _shapes(self)
 
     @property
+    def outputs(self) -> int:
+        """How many numbers the layers with parameters put out for one image: what takes memory in training."""
+        return _outputs(self)
+
+    @property
     def prunable(self) -> list[str]:
         """Names of the parameters that pruning may touch: convolution and linear weights.
 
         Never biases, scales and shifts, nor the extra skips of [J], which stay dense.
         """
         return list(self.shapes.prunable)
+
+
+@lru_cache
+def _outputs(model: Model) -> int:
+    module, counts = model.build().eval(), []
+    for part in module.modules():
+        if next(part.parameters(recurse=False), None) is not None:
+            part.register_forward_hook(lambda part, args, out: counts.append(out.numel()))
+    module(torch.zeros(1, *model.shape, device="meta"))
+    return sum(counts)
 
 
 @lru_cache
