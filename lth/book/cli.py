@@ -248,6 +248,7 @@ class _Bar:
     def __enter__(self) -> _Bar:
         self.rich = None
         self.training: tuple[Any, float, float] | None = None  # which, and step and time when it was first seen
+        self.step = 0.0  # the one seen last
         self.section, self.said = "", 0.0
         if sys.stderr.isatty():
             from rich.console import Console
@@ -272,9 +273,10 @@ class _Bar:
             return
         step, steps, now = progress["step"], progress["steps"], time.monotonic()
         which = (progress["replicas"], steps)
-        new = self.training is None or self.training[0] != which
-        if new:
+        new = self.training is None or self.training[0] != which or step < self.step
+        if new:  # the next round of a ladder is as long as the last one, but begins at its start
             self.training = (which, step, now)
+        self.step = step
         words = [f"step {step:.0f}/{steps}"]
         if progress["accuracy"] == progress["accuracy"]:  # not a number before the first hundred steps
             words.append(f"accuracy {progress['accuracy']:.3f}")
