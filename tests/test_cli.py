@@ -163,8 +163,8 @@ def _time_of_help() -> float:
 def test_time_left_is_counted_anew_for_each_round_of_a_ladder(monkeypatch, capsys):
     clock = [0.0, 50.0, 100.0, 150.0, 200.0, 250.0]
     with cli._Bar() as bar:
-        monkeypatch.setattr(time, "monotonic", lambda: now)
         for step, now in zip([10, 60, 100, 20, 60, 100], clock, strict=True):
+            monkeypatch.setattr(time, "monotonic", lambda now=now: now)
             bar("a", {"replicas": 3, "step": step, "steps": 100, "accuracy": 0.5})
     told = capsys.readouterr().err.splitlines()
     left = [line.partition("accuracy 0.500")[2] for line in told]
