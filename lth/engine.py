@@ -73,7 +73,7 @@ class Group:
     """
 
     def __init__(self, population: Population, rows: slice, plan: Plan, standing: Standing | None = None) -> None:
-        """`standing`: to go on from there; otherwise training begins."""
+        """`standing`: to go on from there; otherwise `begin` comes first."""
         self.population, self.rows, self.plan = population, rows, plan
         mine = population[rows]
         copy = _channels_last if likes_channels_last(mine) else torch.clone
@@ -95,17 +95,20 @@ class Group:
         self.history: list[dict[str, Any]] = []
         self.kept: dict[int, Population] = {}
         self.upcoming: tuple[int, Any] | None = None  # a step and the examples from there on
-        self.midway = False  # whether it stands inside a step, where nothing of it may be saved
+        self.midway = standing is None  # whether it stands inside a step, where nothing of it may be saved
         self.recorded = self.work.device.type == "cpu"  # whether the step is ready to be taken
         self.too_big = False  # for the device's memory
-        if standing is None:
-            self._events()
-        else:
+        if standing is not None:
             self.step = self.loaded = standing.step
             self.logged, self.history, self.kept = standing.logged, standing.history, standing.kept
             for name, tensor in self.taking.tensors().items():
                 tensor.copy_(standing.tensors[name])
             self.taking.note_masks()
+
+    def begin(self) -> None:
+        """What happens before the first step."""
+        self._events()
+        self.midway = False
 
     def standing(self) -> Standing:
         """Where it is; shares its memory."""
@@ -196,7 +199,7 @@ class Group:
             self.kept[self.step] = self.result()
         regular = last or (self.step > plan.recipe.first_step and self.step % LOG_EVERY == 0)
         for probe in plan.probes:
-            if last or self.step % probe.every == 0:
+            if last or (self.step % probe.every == 0 and (self.step > plan.recipe.first_step or probe.at_start)):
                 measure(probe, np.ones(len(self.work), bool))
                 regular = True
             elif probe in around:

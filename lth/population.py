@@ -30,6 +30,7 @@ from lth.stacked import stack
 
 Tensors = dict[str, Tensor]
 Result = TypeVar("Result")
+BATCH = {"cpu": 100, "cuda": 500}  # images at a time; a CPU's cache holds no more
 TOGETHER = 2**31  # numbers that layers put out, for the images and replicas that a GPU works on together
 
 
@@ -150,10 +151,10 @@ class Population:
         return [run(slice(r, r + size)) for r in range(0, len(self), size)]
 
     @torch.no_grad()
-    def logits(self, split: Split, batch: int = 500) -> Tensor:
+    def logits(self, split: Split) -> Tensor:
         """Outputs before the softmax on all images of `split`: (R, N, classes)."""
         dtype = next(iter(self.params.values())).dtype
-        pieces = torch.arange(len(split), device=self.device).split(batch)
+        pieces = torch.arange(len(split), device=self.device).split(BATCH[self.device.type])
         if self.device.type == "cpu":
 
             def forward(replica: int) -> Tensor:

@@ -48,15 +48,17 @@ class MaskUpdate(Protocol):
 
 @dataclass(frozen=True)
 class Probe:
-    """Something to record every `every` steps, before the first and after the last one too.
+    """Something to record every `every` steps and after the last one.
 
     measure:        population, data → column name → one number per replica, (r,).
     around_updates: also right before each mask update, as NAME_before, and right after it.
+    at_start:       also before the first step.
     """
 
     every: int
     measure: Callable[[Population, Data], Mapping[str, Any]]
     around_updates: bool = False
+    at_start: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def train(
         threads = threads_each(population)
         at_once = cores() // threads if on_cpu else 1
         with workers(at_once, threads) as spread:
+            if standings == [None]:
+                spread(Group.begin, groups)
             while unfinished := [group for group in groups if group.step < recipe.steps]:
                 behind = sorted(unfinished, key=lambda group: group.step)
                 chosen = behind[:at_once] if on_cpu else unfinished[:1]

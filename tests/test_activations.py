@@ -20,7 +20,7 @@ def test_zeros_of_relu_and_of_swish(toy):
         params = {n: p[r] for n, p in networks.params.items()}
         one = F.relu(F.linear(x, params["fc1.weight"], params["fc1.bias"]))
         two = F.relu(F.linear(one, params["fc2.weight"], params["fc2.bias"]))
-        expected = [(h == 0).double().mean().item() for h in (one, two)]
+        expected = [(h < 1e-3).double().mean().item() for h in (one, two)]
         assert table[table.seed == r].zeros.tolist() == pytest.approx(expected, abs=1e-4)
     smooth = activation_sparsity(init.kaiming_normal(Model("lenet_300_100", activation="swish"), [0]), toy.test)
-    assert (smooth.zeros == 0).all()
+    assert 0 < smooth.zeros.max() < 0.05

@@ -13,7 +13,8 @@ import torch
 
 from lth import official
 from lth.book import CHAPTERS, cli
-from lth.book.presets import CHAPTER_PARAMETERS, PRESETS, parameters
+from lth.book.presets import PRESETS, parameters
+from lth.book.settings import CHAPTER_PARAMETERS
 
 
 @pytest.fixture

@@ -123,11 +123,12 @@ def test_a_module_looks_at_the_stacked_tensors(mixed):
 
 
 @pytest.mark.parametrize("architecture", ["lenet5", "lenet_300_100"])
-def test_evaluation_equals_a_plain_loop_over_images(toy, architecture):
+def test_evaluation_equals_a_plain_loop_over_images(toy, architecture, monkeypatch):
+    monkeypatch.setattr(population_module, "BATCH", {"cpu": 11})
     population = glorot_uniform(Model(architecture), seeds=range(3), method="dense")
     few = Split(toy.test.images[:25], toy.test.labels[:25])
     measured = population.evaluate(few, together=2)
-    logits = population.logits(few, batch=11)
+    logits = population.logits(few)
     for r in range(3):
         module = population.module(r)
         loss, wrong = [], 0

@@ -65,10 +65,11 @@ def test_a_surface_equals_single_networks(networks, toy):
 def test_along_a_direction_distances_are_euclidean(networks, toy):
     direction = 7 * surface.filter_normalised(networks)
     table = surface.along(networks, direction, [0, 2.0], toy.test)
-    assert list(table.distance) == [0, 0, 2, 2] and "y" not in table
-    assert table.loss[:2].tolist() == pytest.approx(networks.evaluate(toy.test).loss.tolist())
+    assert set(table.distance) == {0, 2} and "y" not in table
+    assert table.loss[table.distance == 0].tolist() == pytest.approx(networks.evaluate(toy.test).loss.tolist())
     moved = networks.theta() + 2 * direction / direction.norm(dim=1, keepdim=True)
-    assert table.loss[2:].tolist() == pytest.approx(networks.with_theta(moved).evaluate(toy.test).loss.tolist())
+    found = networks.with_theta(moved).evaluate(toy.test).loss
+    assert table.loss[table.distance == 2].tolist() == pytest.approx(found.tolist())
 
 
 def test_the_loss_of_one_image_that_changes(networks, toy):

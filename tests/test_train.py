@@ -238,6 +238,8 @@ def test_history_and_probes(lenets, toy, monkeypatch):
     measured = run.history[run.history.step == 40].test_accuracy
     assert measured.tolist() == expected.tolist()
     assert one.loss.iloc[-1] < one.loss.iloc[1]
+    later = train(lenets[:1], toy, Recipe(steps=20, batch_size=50), probes=[replace(accuracy, at_start=False)]).history
+    assert later.step.tolist() == [10, 15, 20] and later.test_accuracy.notna().tolist() == [False, True, True]
 
 
 def test_what_cannot_be_trained_is_said_before_work_starts(lenets, toy):

@@ -1,4 +1,4 @@
-"""How many of the numbers that a layer is given are zero: what ReLU takes from a network [J, Table A1]."""
+"""How many of the numbers that a layer is given are nearly zero: what ReLU takes from a network [J, Table A1]."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from lth.data import Split
 from lth.parallel import map_replicas
 from lth.population import Population
 
+ZERO = 1e-3  # less than this counts as zero: Swish and Mish are never exactly that
+
 
 def activation_sparsity(population: Population, split: Split, batch: int = 500) -> pd.DataFrame:
-    """Share of exact zeros in the input of each layer but the first, on all images of `split`.
+    """Share of numbers below `ZERO` in size in the input of each layer but the first, on all images of `split`.
 
     A row per replica and layer: the columns of the frame, `layer` (the name of its weight) and `zeros` (0 … 1).
     """
@@ -26,7 +28,7 @@ def activation_sparsity(population: Population, split: Split, batch: int = 500) 
 
         def watch(name: str, layer: nn.Module) -> None:
             def look(layer: nn.Module, given: tuple[Tensor]) -> None:
-                zeros[name] = zeros.get(name, 0) + (given[0] == 0).sum()
+                zeros[name] = zeros.get(name, 0) + (given[0].abs() < ZERO).sum()
                 sizes[name] = sizes.get(name, 0) + given[0].numel()
 
             layer.register_forward_pre_hook(look)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lth import seeds as streams
 from lth.data import Split
 from lth.errors import UsageError
-from lth.population import Population
+from lth.population import BATCH, Population
 
 
 def filter_normalised(population: Population, number: int = 0) -> Tensor:
@@ -51,10 +51,13 @@ def surface(
     theta = population.theta()
     if first.shape != theta.shape or second.shape != theta.shape:
         raise UsageError(f"directions have a row of θ for each replica, {tuple(theta.shape)}, not {tuple(first.shape)}")
-    points = (
-        population.with_theta(theta + x * first + y * second).evaluate(split).assign(x=x, y=y) for y in ys for x in xs
-    )
-    return pd.concat(points, ignore_index=True)
+
+    def look(rows: slice) -> pd.DataFrame:
+        some, centre, u, v = population[rows], theta[rows], first[rows], second[rows]
+        points = (some.with_theta(centre + x * u + y * v).evaluate(split).assign(x=x, y=y) for y in ys for x in xs)
+        return pd.concat(points)
+
+    return pd.concat(population.in_parts(look, images=min(len(split), BATCH["cuda"])), ignore_index=True)
 
 
 def along(population: Population, direction: Tensor, distances: Sequence[float], split: Split) -> pd.DataFrame:

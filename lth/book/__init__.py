@@ -11,6 +11,7 @@ CHAPTERS: dict[str, str] = {
     "gradient_flow": "notebooks/01_gradient_flow.ipynb",
     "dst_updates": "notebooks/02_dst_updates.ipynb",
     "lt_basin": "notebooks/03_lt_basin.ipynb",
+    "tweaks": "notebooks/04_tweaks.ipynb",
     "rti_repulsion": "notebooks/05_rti_repulsion.ipynb",
     "lcs_geometry": "notebooks/06_lcs_geometry.ipynb",
 }

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from lth import data as datasets
 from lth.book import ROOT, claims, control, figures
 from lth.book.files import default_root, write_text
-from lth.book.presets import CHAPTER_PARAMETERS, parameters
+from lth.book.presets import parameters
+from lth.book.settings import CHAPTER_PARAMETERS
 from lth.book.store import Store, device_name
 from lth.errors import UsageError
 from lth.population import Population

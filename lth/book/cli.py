@@ -47,7 +47,8 @@ def app() -> None:
 @cli.command("list")
 def list_chapters(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """The chapters, and every parameter with its type, meaning and value in each preset."""
-    from lth.book.presets import CHAPTER_PARAMETERS, PRESETS, parameters
+    from lth.book.presets import PRESETS, parameters
+    from lth.book.settings import CHAPTER_PARAMETERS
 
     chapters: dict[str, Any] = {}
     for name, notebook in CHAPTERS.items():

@@ -7,6 +7,7 @@ its layers are of the types Conv2d, Linear and BatchNorm2d.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -44,7 +45,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vgg16": Architecture(VGG16),
     "vgg16_bn": Architecture(partial(VGG16, norm=True), affine=(True, False)),
     "mobilenet": Architecture(MobileNet, affine=(True, False)),
-    "resnet8": _resnet(BasicBlock, 1, 1, 1, maps=8),
+    "resnet8": _resnet(BasicBlock, 1, 1, 1, maps=16, imagenet=True),
+    "resnet14": _resnet(BasicBlock, 2, 2, 2, maps=16, imagenet=True),
     "resnet20": _resnet(BasicBlock, 3, 3, 3, maps=16),
     "resnet32": _resnet(BasicBlock, 5, 5, 5, maps=16),
     "resnet18": _resnet(BasicBlock, 2, 2, 2, 2),
@@ -110,12 +112,9 @@ class Model:
         Its batch norms do not count batches: their buffers are the running mean and variance. Raises
         UsageError, naming the smallest size, where the images are too small for it.
         """
-        with torch.device(device):
-            module = ARCHITECTURES[self.name].build(self.shape, self.classes, **self.options)
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.num_batches_tracked = None
-        return module
+        if str(device) == "meta":
+            return _twin(_template(self))
+        return _built(self, device)
 
     @property
     def shapes(self) -> Shapes:
@@ -134,6 +133,29 @@ class Model:
         Never biases, scales and shifts, nor the extra skips of [J], which stay dense.
         """
         return list(self.shapes.prunable)
+
+
+@lru_cache
+def _template(model: Model) -> nn.Module:
+    return _built(model, "meta")
+
+
+def _built(model: Model, device: str | torch.device) -> nn.Module:
+    with torch.device(device):
+        module = ARCHITECTURES[model.name].build(model.shape, model.classes, **model.options)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.num_batches_tracked = None
+    return module
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A module whose layers and tensors can be exchanged without a trace in the first: far faster than building."""
+    twin = copy.copy(module)
+    vars(twin).update({name: copy.copy(part) for name, part in vars(twin).items() if isinstance(part, dict | set)})
+    for name, child in twin._modules.items():
+        twin._modules[name] = _twin(child)
+    return twin
 
 
 @lru_cache
