@@ -18,14 +18,16 @@ CHUNK = 1000  # images at a time
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """No tf32, which convolutions on a GPU use unless told otherwise: second derivatives need the digits."""
+    """No tf32, which convolutions on a GPU use unless told otherwise: second derivatives need the digits. And the same
+    digits again the next time, as what is trained from them is stored under a name that depends on each."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    cudnn.deterministic = True
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
 
 
 @full_precision()

@@ -102,6 +102,15 @@ def test_learned_scales_lower_the_loss_of_the_first_step_or_the_gradient(limit):
     torch.testing.assert_close(alone.theta()[0], scaled.theta()[1], rtol=1e-6, atol=1e-9)
 
 
+def test_the_norm_of_the_gradient_stays_at_its_limit():
+    """It falls to the limit, and not far below it: what was learned while it fell does not drive it on."""
+    networks = double(init.kaiming_normal(Model("resnet8", (3, 16, 16), 4), seeds=[0, 1]))
+    images = toy_data(500, (3, 16, 16), 4).train
+    _, before = first_step(networks, images)
+    _, after = first_step(tweaks.gradinit(networks, images, batch_size=60, iterations=30, rate=0.05), images)
+    assert (before > 5).all() and (after > 0.7).all() and (after < 1.4).all(), after
+
+
 def test_scales_of_a_network_with_batch_norm(tickets, images):
     """The population's statistics stay as they are, and all its tensors get factors."""
     before = {n: b.clone() for n, b in tickets.buffers.items()}

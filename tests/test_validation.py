@@ -39,11 +39,11 @@ def test_the_probe_and_the_best_epoch(toy):
     for row in best.itertuples():
         own = run.history[run.history.seed == row.seed]
         assert row.validation == own.validation.max()
-        assert row.step == own[own.validation == row.validation].step.min()
+        assert row.step == own[own.validation == row.validation].step.max()
     with pytest.raises(UsageError, match="hold_out"):
         Validation()(networks, toy)
 
 
 def test_rows_without_a_measurement_do_not_count():
     history = pd.DataFrame({"seed": [0, 0, 0], "validation": [0.5, None, 0.5], "test": [0.1, 0.9, 0.3]})
-    assert best_epoch(history, ["seed"]).test.tolist() == [0.1]
+    assert best_epoch(history, ["seed"]).test.tolist() == [0.3]

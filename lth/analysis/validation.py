@@ -25,7 +25,7 @@ class Validation:
 
 
 def best_epoch(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """For each network, which the columns `by` name, the row of the history with the best `validation`; the first of
-    equals. Its `test` is the test accuracy at the best validation epoch."""
-    measured = history[history["validation"].notna()]
-    return measured.loc[measured.groupby(list(by), sort=False)["validation"].idxmax()].reset_index(drop=True)
+    """For each network, which the columns `by` name, the row of the history with the best `validation`; the last of
+    equals, which has been trained for longer. Its `test` is the test accuracy at the best validation epoch."""
+    measured = history[history["validation"].notna()][::-1]
+    return measured.loc[measured.groupby(list(by), sort=False)["validation"].idxmax()[::-1]].reset_index(drop=True)

@@ -112,7 +112,7 @@ class LTBasin(BaseModel):
 
 def _numbers(text: Any) -> Any:
     """«10,60» → [10, 60], for the command line."""
-    return text.split(",") if isinstance(text, str) else text
+    return [word for word in text.split(",") if word] if isinstance(text, str) else text
 
 
 Network = Literal[

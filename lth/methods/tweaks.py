@@ -62,8 +62,9 @@ def gradinit(
 
     In each of `iterations` rounds a batch gives the gradient g of the network as it is scaled so far. Where ‖g‖ is
     above `limit`, the numbers are changed so that it falls; elsewhere so that the loss after the step θ − lr·g falls,
-    on a batch of which one half is new. Adam with the given `rate` changes them; they begin at 1 and stay above
-    `least`. Batch norm uses the statistics of the batch. A replica's `seed` decides its batches.
+    on a batch of which one half is new (the authors' code holds g fixed there; then the loss need not fall). Adam with
+    the given `rate` changes them, with moments of its own for either aim; they begin at 1 and stay above `least`.
+    Batch norm uses the statistics of the batch. A replica's `seed` decides its batches.
     Raises UsageError where the split has too few images for a batch and a half.
     """
     if len(split) < batch_size + batch_size // 2:
@@ -93,7 +94,9 @@ def _scales(
     weights = {n: p.detach() for n, p in network.named_parameters()}
     statistics = {n: b.clone() for n, b in network.named_buffers()}
     scales = {n: torch.ones(replicas, dtype=p.dtype, device=p.device, requires_grad=True) for n, p in weights.items()}
-    adam = torch.optim.Adam(scales.values(), lr=rate)
+    moments = {n: torch.zeros(2, 2, replicas, dtype=p.dtype, device=p.device) for n, p in weights.items()}
+    rounds = torch.zeros(2, replicas, device=population.device)  # so far, with either aim
+    each = torch.arange(replicas, device=population.device)
 
     def losses(parameters: Tensors, index: Tensor) -> Tensor:
         """Mean loss of each replica on its images `index`, (B, R)."""
@@ -108,14 +111,17 @@ def _scales(
         gradients = {n: _masked(g, population, n) for n, g in zip(scaled, found, strict=True)}
         norm = sum(g.reshape(replicas, -1).square().sum(1) for g in gradients.values()).sqrt()
         after = losses({n: w - lr * gradients[n] for n, w in scaled.items()}, second)
-        aim = torch.where(norm > limit, norm, after)
-        adam.zero_grad()
-        for scale, grad in zip(scales.values(), torch.autograd.grad(aim.sum(), list(scales.values())), strict=True):
-            scale.grad = grad
-        adam.step()
-        with torch.no_grad():
-            for scale in scales.values():
-                scale.clamp_(min=least)
+        aim = (norm > limit).long(), each
+        rounds[aim] += 1
+        goal = torch.where(norm > limit, norm, after).sum()
+        for name, grad in zip(scales, torch.autograd.grad(goal, list(scales.values())), strict=True):
+            mean, square = moments[name]  # Adam's
+            mean[aim] = 0.9 * mean[aim] + 0.1 * grad
+            square[aim] = 0.999 * square[aim] + 0.001 * grad.square()
+            size = (square[aim] / (1 - 0.999 ** rounds[aim])).sqrt() + 1e-8
+            with torch.no_grad():
+                scales[name] -= rate * mean[aim] / (1 - 0.9 ** rounds[aim]) / size
+                scales[name].clamp_(min=least)
     return {n: s.detach() for n, s in scales.items()}
 
 
