@@ -123,3 +123,14 @@ def test_scores_do_not_depend_on_the_company(toy, few):
         for n in alone:  # one thread or two: the last bits differ
             torch.testing.assert_close(together[n][2], alone[n][0], rtol=1e-9, atol=1e-9 * float(alone[n].abs().max()))
         assert all(score.shape == networks.params[n].shape for n, score in together.items())
+
+
+def test_scores_that_tell_nothing(few):
+    networks = init.glorot_normal(Model("lenet5"), [0, 1])
+    broken = replace(networks, params={n: p.clone() for n, p in networks.params.items()})
+    broken.params["fc2.weight"][1] = 0
+    with pytest.raises(UsageError, match="all scores of replica 1 are zero: no signal"):
+        scores.synflow(broken)
+    broken.params["fc2.weight"][1] = torch.nan
+    with pytest.raises(UsageError, match="are not numbers"):
+        prune.without_lowest(broken, scores.snip(broken, few), 0.5)

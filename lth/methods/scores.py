@@ -1,8 +1,9 @@
 """Which weights to keep before any training: SNIP, GraSP and SynFlow.
 
 Each gives name → (R, *shape) scores of the prunable weights, high for those to keep; `prune.without_lowest` makes masks
-of them. Networks are scored as they stand at initialisation: SNIP and GraSP in training mode, where batch norm uses the
-statistics of the images, SynFlow in evaluation mode, where it uses its own (mean 0 and variance 1 as yet).
+of them. Raises UsageError where all scores of a replica are zero. Networks are scored as they stand at initialisation:
+SNIP and GraSP in training mode, where batch norm uses the statistics of the images, SynFlow in evaluation mode, where
+it uses its own (mean 0 and variance 1 as yet).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 import torch
 
 from lth.data import Split
+from lth.errors import UsageError
 from lth.gradients import full_precision, mean_gradients
 from lth.methods import prune
 from lth.population import Population, Tensors
@@ -22,7 +24,7 @@ TEMPERATURE = 200.0  # what GraSP's authors divide the logits by, so that the lo
 def snip(population: Population, split: Split) -> Tensors:
     """|w ⊙ ∂L/∂w|: how much the loss changes if a weight goes, to first order [Lee et al. 2019]."""
     gradients, _ = mean_gradients(population, split)
-    return {name: (population.params[name] * gradients[name]).abs() for name in population.masks}
+    return _telling({name: (population.params[name] * gradients[name]).abs() for name in population.masks})
 
 
 @full_precision()
@@ -33,7 +35,7 @@ def grasp(population: Population, split: Split, temperature: float = TEMPERATURE
     `split` go through the network together; a few of each class are what the paper takes.
     """
     parts = population.in_parts(lambda rows: _grasp(population[rows], split, temperature), len(split))
-    return {name: torch.cat([part[name] for part in parts]) for name in population.masks}
+    return _telling({name: torch.cat([part[name] for part in parts]) for name in population.masks})
 
 
 def _grasp(population: Population, split: Split, temperature: float) -> Tensors:
@@ -68,7 +70,18 @@ def synflow(population: Population) -> Tensors:
         return {n: one.params[n] * g.view_as(one.params[n]) for n, g in zip(weights, grads, strict=True)}
 
     parts = positive.in_parts(lambda rows: score(positive[rows]), images=1)
-    return {n: torch.cat([part[n] for part in parts]) for n in population.masks}
+    return _telling({n: torch.cat([part[n] for part in parts]) for n in population.masks})
+
+
+def _telling(scores: Tensors) -> Tensors:
+    """The scores; UsageError where those of a replica are all zero."""
+    some = sum(score.flatten(1).count_nonzero(1) for score in scores.values()).tolist()
+    if 0 in some:
+        raise UsageError(
+            f"all scores of replica {some.index(0)} are zero: no signal gets from its images to its loss. "
+            "Has a layer lost all its weights, or have the weights not been drawn?"
+        )
+    return scores
 
 
 def synflow_masks(population: Population, sparsity: float, rounds: int = 100) -> Tensors:
