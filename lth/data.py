@@ -45,6 +45,24 @@ class Split:
         """Bytes of images as a network sees them: float32 in [0, 1]."""
         return images.float().div_(255)
 
+    def evenly(self, count: int, first: bool = False) -> Split:
+        """`count` of the images, at most all, spread evenly: of data sorted by class they show each class.
+
+        They begin half a step behind the first image, or with it. So there are two such blocks that have no image in
+        common, where half of the images are enough for both.
+        """
+        count = min(count, len(self))
+        places = 2 * torch.arange(count, device=self.labels.device) + (not first)
+        rows = places * len(self) // (2 * count)
+        return Split(self.images[rows], self.labels[rows])
+
+    def pieces(self, most: int) -> tuple[Tensor, ...]:
+        """Places 0 … N−1, cut into the fewest pieces of at most `most`, of the same size give or take one.
+
+        No piece is a leftover of one image, for which batch norm has no variance.
+        """
+        return torch.arange(len(self), device=self.labels.device).tensor_split(-(-len(self) // most))
+
     def to(self, device: str | torch.device) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
 

@@ -48,7 +48,7 @@ def _mean_gradients(population: Population, split: Split) -> tuple[Tensors, Tens
     params = dict(network.named_parameters())
     dtype = next(iter(params.values())).dtype
     grads, loss = {n: torch.zeros_like(p) for n, p in population.params.items()}, 0.0
-    for piece in torch.arange(len(split), device=population.device).split(CHUNK):
+    for piece in split.pieces(CHUNK):
         images = split.pixels(piece).to(dtype).repeat(1, len(population), 1, 1)
         labels = split.labels[piece, None].expand(-1, len(population))
         share = len(piece) / len(split)

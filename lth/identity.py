@@ -16,7 +16,7 @@ from lth.recipe import PER_REPLICA
 if TYPE_CHECKING:
     from lth.engine import Plan
 
-ENGINE = 1  # raised when a change of the training code changes its numbers: older runs are then trained again
+ENGINE = 2  # raised when a change of the training code changes its numbers: older runs are then trained again
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -154,7 +154,7 @@ class Population:
     def logits(self, split: Split) -> Tensor:
         """Outputs before the softmax on all images of `split`: (R, N, classes)."""
         dtype = next(iter(self.params.values())).dtype
-        pieces = torch.arange(len(split), device=self.device).split(BATCH[self.device.type])
+        pieces = split.pieces(BATCH[self.device.type])
         if self.device.type == "cpu":
 
             def forward(replica: int) -> Tensor:

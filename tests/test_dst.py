@@ -180,12 +180,12 @@ def test_in_training_new_weights_start_from_nothing_and_regrown_ones_go_on(spars
     """Five steps of momentum with an update after the third, against a loop over plain tensors."""
     recipe = Recipe(steps=5, batch_size=8, schedule="constant", lr=0.1)
     rule = DST(grow, every=3, end=1000, drop_fraction=0.9)
-    start = double(sparse[[0, 2]])
+    start = double(sparse[[1, 2]])  # of seed 0 two pixels of a pool are equal, and rounding chooses
     run = train(start, toy, recipe, updates={"dst": rule}, keep=range(6))
     for r, seed in enumerate(start.seeds):
         one = start[[r]]
         velocity = {n: torch.zeros_like(p) for n, p in one.params.items()}
-        order = np.random.default_rng((seed, streams.ORDER, 0)).permutation(len(toy.train)).reshape(-1, 8)
+        order = streams.numpy_stream(seed, streams.ORDER, 0).permutation(len(toy.train)).reshape(-1, 8)
         for step in range(1, 6):
             (gradients,) = dense_gradients(one, toy, torch.from_numpy(order[step - 1]))
             for name, v in velocity.items():

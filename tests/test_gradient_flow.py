@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
-from conftest import double
+from conftest import double, toy_data
 from torch.nn import functional as F
 
 from lth import train as train_module
 from lth.analysis.gradient_flow import GradientFlow
 from lth.book.store import Store
+from lth.data import Split
 from lth.gradients import mean_gradients
 from lth.methods import init, prune
 from lth.methods.dst import DST
@@ -33,7 +36,8 @@ def test_it_is_the_squared_norm_over_the_weights_that_are_there(sparse, toy):
     found = GradientFlow(block=60)(sparse, toy)["gradient_flow"]
     for r in range(2):
         module = sparse.module(r)
-        loss = F.cross_entropy(module(toy.train.pixels(torch.arange(60)).double()), toy.train.labels[:60])
+        rows = torch.arange(60) * 200 // 60  # evenly over all
+        loss = F.cross_entropy(module(toy.train.pixels(rows).double()), toy.train.labels[rows])
         loss.backward()
         grads = torch.cat([p.grad.flatten() for p in module.parameters()])
         mask = sparse.theta_mask()[r]
@@ -51,9 +55,33 @@ def test_gradients_of_many_images_are_the_mean_over_all(sparse, toy, monkeypatch
         torch.testing.assert_close(grad, whole[name], rtol=0, atol=1e-14)
 
 
-def test_batch_norm_keeps_its_statistics():
-    from conftest import toy_data
+def test_a_block_of_sorted_data_shows_every_class(sparse, toy):
+    """Image folders are sorted by class: the flow of a block is about that of the same images shuffled."""
+    rows = toy.train.labels.argsort(stable=True)
+    order = replace(toy, train=Split(toy.train.images[rows], toy.train.labels[rows]))
+    for network in (GradientFlow(block=100), lambda p, d: {"gradient_flow": flow_of_first(p, d, 100)}):
+        ratio = network(sparse, order)["gradient_flow"] / network(sparse, toy)["gradient_flow"]
+        assert ((ratio > 0.5) & (ratio < 2)).all() == isinstance(network, GradientFlow)
 
+
+def flow_of_first(population, data, count):
+    grads, _ = mean_gradients(population, Split(data.train.images[:count], data.train.labels[:count]))
+    return sum((g * population.masks.get(n, 1)).flatten(1).square().sum(1) for n, g in grads.items())
+
+
+def test_one_image_more_than_a_piece_is_no_leftover(monkeypatch):
+    """Batch norm has no variance of one image; pieces are of equal size."""
+    monkeypatch.setattr("lth.gradients.CHUNK", 25)
+    population = double(init.kaiming_normal(Model("resnet20", (3, 16, 16), 4), seeds=[0]))
+    images = toy_data(151, (3, 16, 16), 4).train
+    assert len(images) == 51
+    grads, _ = mean_gradients(population, images)
+    parts = [mean_gradients(population, Split(images.images[p], images.labels[p]))[0] for p in images.pieces(25)]
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, sum(part[name] for part in parts) / 3, rtol=1e-9, atol=1e-12)
+
+
+def test_batch_norm_keeps_its_statistics():
     population = double(init.kaiming_normal(Model("resnet20", (3, 16, 16), 4), seeds=[0, 1]))
     data = toy_data(150, (3, 16, 16), 4)
     before = {n: b.clone() for n, b in population.buffers.items()}

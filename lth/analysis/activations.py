@@ -18,7 +18,7 @@ def activation_sparsity(population: Population, split: Split, batch: int = 500) 
 
     A row per replica and layer: the columns of the frame, `layer` (the name of its weight) and `zeros` (0 … 1).
     """
-    pieces = torch.arange(len(split), device=population.device).split(batch)
+    pieces = split.pieces(batch)
 
     @torch.no_grad()
     def count(replica: int) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from lth.population import Population
 class GradientFlow:
     """∇Lᵀ∇L of the active parameters, biases included: what a `lth.train.Probe` may measure [E, Figs. 2 and 3].
 
-    block: L is the mean cross-entropy of so many training examples, the first of the data set; always the same, and
-           mostly others than those that gradients for growing connections are taken from (`lth.methods.dst`).
+    block: L is the mean cross-entropy of so many training examples, spread evenly over the training set; always the
+           same, and others than those that gradients for growing connections are taken from (`lth.methods.dst`).
 
     With `Probe(…, around_updates=True)` the history tells it right before each mask update too.
     """
@@ -31,8 +31,6 @@ class GradientFlow:
 
     def __call__(self, population: Population, data: Data) -> dict[str, Tensor]:
         """`gradient_flow` of each replica: (R,) float64, in nats per unit of learning rate."""
-        train = data.train
-        block = replace(train, images=train.images[: self.block], labels=train.labels[: self.block])
-        gradients, _ = mean_gradients(population, block)
+        gradients, _ = mean_gradients(population, data.train.evenly(self.block, first=True))
         active = (g * population.masks[n] if n in population.masks else g for n, g in gradients.items())
         return {"gradient_flow": torch.stack([g.flatten(1).double().square().sum(1) for g in active]).sum(0)}

@@ -56,7 +56,7 @@ def _products(population: Population, split: Split) -> Callable[[Tensor], Tensor
     network, replicas = population.network().eval(), len(population)
     params, mask = list(network.parameters()), population.theta_mask()
     sizes = [p.numel() // replicas for p in params]
-    blocks = torch.arange(len(split), device=population.device).split(_images(population, PRODUCT))
+    blocks = split.pieces(_images(population, PRODUCT))
 
     def gradient(block: Tensor) -> tuple[Tensor, ...]:
         images = split.pixels(block).to(params[0].dtype).repeat(1, replicas, 1, 1)

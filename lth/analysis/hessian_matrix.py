@@ -64,7 +64,7 @@ def matrix(population: Population, split: Split, images_at_once: int) -> Tensor:
     The network is in evaluation mode and computes in its own precision; blocks of images are summed in float64. On a
     CPU every core has its share of the blocks.
     """
-    blocks = torch.arange(len(split), device=population.device).split(images_at_once)
+    blocks = split.pieces(images_at_once)
     count = cores() if population.device.type == "cpu" else 1
     total = sum(map_replicas(lambda share: _sum(population, split, share), [blocks[k::count] for k in range(count)]))
     return total / len(split)

@@ -50,7 +50,7 @@ def reestimate(population: Population, split: Split, batch: int = 500) -> Popula
 
     def gather(network: nn.Module) -> None:
         norms, seen = [part for part in network.train().modules() if hasattr(part, "running_mean")], 0
-        for piece in torch.arange(len(split), device=found.device).split(batch):
+        for piece in split.pieces(batch):
             seen += len(piece)
             for norm in norms:
                 norm.momentum = len(piece) / seen

@@ -7,7 +7,7 @@ RigL-Inverted [E, Fig. 3] those with the smallest.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -98,9 +98,6 @@ class DST:
 
     def _gradient(self, population: Population, train: Split) -> Tensors:
         """|∂L/∂w| on the block, or −|∂L/∂w|: name → (r, *shape)."""
-        count = min(self.block, len(train))
-        index = (2 * torch.arange(count, device=train.labels.device) + 1) * len(train) // (2 * count)
-        block = replace(train, images=train.images[index], labels=train.labels[index])
-        gradients, _ = mean_gradients(population, block)
+        gradients, _ = mean_gradients(population, train.evenly(self.block))
         sign = 1 if self.grow == "gradient" else -1
         return {name: sign * gradients[name].abs() for name in population.masks}
