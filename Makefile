@@ -10,8 +10,8 @@ book: env  ## run every chapter (preset quick, two CPU cores suffice), build the
 	$(BIN)/lth run --preset quick --out build/edition
 	$(BIN)/lth book --edition build/edition
 
-test: env  ## all tests
-	$(BIN)/pytest tests
+test: env  ## all tests, as many at a time as there are cores
+	$(BIN)/pytest tests -n $$(nproc) --dist worksteal
 
 lint: env  ## style and unused code
 	$(BIN)/ruff check .

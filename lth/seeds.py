@@ -1,9 +1,9 @@
 """Random streams: every draw comes from a generator made here, named by its seed and its purpose.
 
-A stream is named by whole numbers of any size and sign, for example (seed, ORDER, epoch). Streams with different names
-are independent, (seed, MASK) and (seed, MASK, 0) too, and a stream does not depend on what was drawn before it: replica i
-draws the same numbers whichever other replicas are trained beside it, and a resumed run draws what the uninterrupted one
-draws.
+A stream is named by whole numbers of any size and sign, for example (seed, ORDER, epoch). Streams with different
+names are independent, (seed, MASK) and (seed, MASK, 0) too, and a stream does not depend on what was drawn before it:
+replica i draws the same numbers whichever other replicas are trained beside it, and a resumed run draws what the
+uninterrupted one draws.
 """
 
 from __future__ import annotations

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import replace
+
+# One thread for each test, as many tests side by side as there are cores (`make test`): threads of tiny operations wait
+# for one another, on a busy machine for minutes. To be set before numpy and torch are loaded; programs that tests start
+# inherit it.
+for library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ[f"{library}_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -45,6 +53,14 @@ def double(population: Population) -> Population:
     """The population in float64."""
     wide = population.with_theta(population.theta().double())
     return replace(wide, buffers={n: b.double() for n, b in wide.buffers.items()})
+
+
+@pytest.fixture(autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests of what several threads do together are marked `threads`."""
+    torch.set_num_threads(2 if request.node.get_closest_marker("threads") else 1)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

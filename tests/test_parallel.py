@@ -10,6 +10,8 @@ import pytest
 
 from lth.parallel import workers
 
+pytestmark = pytest.mark.threads
+
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:

@@ -120,6 +120,7 @@ def test_outputs_do_not_depend_on_the_way_they_are_computed():
                 torch.testing.assert_close(stacked[:, r], population.module(r).eval()(images), rtol=0, atol=1e-12)
 
 
+@pytest.mark.threads
 def test_a_large_network_does_not_depend_on_the_others_either():
     """It has all cores to itself, alone or not."""
     population = networks("resnet18")

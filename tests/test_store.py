@@ -95,6 +95,7 @@ def test_only_new_seeds_are_trained(store, toy, trained):
     assert same(everything, train.train(population, toy, **HOW))
 
 
+@pytest.mark.threads
 def test_a_single_new_seed_gives_the_numbers_it_would_give_among_others(store, lenets, toy, trained):
     store.train(lenets[:2], toy, **HOW)
     everything = store.train(lenets, toy, **HOW)
@@ -185,6 +186,7 @@ def test_what_is_stored_says_what_it_is(store, lenets, toy):
 # --- stopped ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("calls", [0, 3])
 def test_an_interrupted_run_goes_on_and_ends_the_same(store, lenets, toy, monkeypatch, calls):
     monkeypatch.setattr(engine, "STRETCH", 0)  # stop after every step

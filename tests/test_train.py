@@ -115,6 +115,7 @@ def test_lr_and_weight_decay_of_each_replica_come_from_the_frame(sparse, toy):
         torch.testing.assert_close(together[r], train(sparse[[r]], toy, alone).final.theta()[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.threads
 def test_a_replica_does_not_depend_on_the_others(lenets, toy):
     recipe = Recipe(steps=15, batch_size=16)
     together = train(lenets, toy, recipe).final.theta()
@@ -172,6 +173,7 @@ class StopAfter:
             raise KeyboardInterrupt
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("calls", [0, 2, 7])
 def test_a_resumed_run_ends_with_the_same_bits(lenets, toy, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(engine, "LOG_EVERY", 5)
@@ -192,6 +194,7 @@ def test_a_resumed_run_ends_with_the_same_bits(lenets, toy, tmp_path, monkeypatc
     assert resumed.history.equals(whole.history)
 
 
+@pytest.mark.threads
 def test_an_interrupt_inside_a_step_saves_no_half_step(lenets, toy, tmp_path, monkeypatch):
     """Ctrl-C where a replica is trained by the thread that is interrupted."""
     recipe, path = Recipe(steps=12, batch_size=16), tmp_path / "run.safetensors"
