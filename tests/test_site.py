@@ -72,7 +72,7 @@ def edition(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of an older site; the scorecard is a stand-in."""
-    monkeypatch.setattr("lth.book.claims.scorecard", lambda edition: SCORECARD)
+    monkeypatch.setattr("lth.book.scorecard.page", lambda edition: SCORECARD)
     folder = tmp_path / "build" / "site"
     (folder / "book").mkdir(parents=True)
     (folder / "book" / "intro.html").write_text("older")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,31 +74,29 @@ class Chapter:
             figure.savefig(self.out / "figures" / f"{name}.png", bbox_inches="tight")
             plt.show()
 
-    def judge(self, samples: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-        """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json."""
+    def judge(self, samples: Mapping[str, Any]) -> pd.DataFrame:
+        """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json.
+
+        samples: claim → what `lth.book.claims.judge` takes, one number per unit of the claim's replication.
+        """
         claims.check_ids(self.name, list(samples))
-        found = [
-            claims.judge(claim, samples[claim.id], self.parameters.model_dump())
-            for claim in claims.ledger().values()
-            if claim.chapter == self.name
-        ]
+        asked = [claim for claim in claims.ledger().values() if claim.id in samples]
+        found = [claims.judge(claim, samples[claim.id], self.parameters.model_dump()) for claim in asked]
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(
             self.out / "claims.json", json.dumps([finding.model_dump() for finding in found], indent=1, allow_nan=False)
         )
-        rows = []
-        for finding in found:
-            claim = claims.ledger()[finding.id]
-            rows.append(
-                {
-                    "claim": f"{claim.id}: {claim.statement}",
-                    "paper": claim.paper,
-                    "test": f"{claim.test} {claim.unit}",
-                    "mean [95 % interval], n": claims.interval(finding),
-                    "in this run": finding.verdict,
-                    "verdict": claims.verdict_mark(claims.verdict_words(finding)),
-                }
-            )
+        rows = [
+            {
+                "claim": f"{claim.id}: {claim.statement}",
+                "paper": claim.paper,
+                "test": f"{claim.test} {claim.unit}",
+                "value [95 % interval], n": f"{claims.interval(finding)}" + f" {claim.replication}s" * bool(finding.n),
+                "in this run": finding.outcome,
+                "verdict": claims.verdict_mark(claims.verdict_words(finding)),
+            }
+            for claim, finding in zip(asked, found, strict=True)
+        ]
         return pd.DataFrame(rows)
 
     def provenance(self) -> pd.DataFrame:

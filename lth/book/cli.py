@@ -159,17 +159,27 @@ def claims(
     found = findings((edition or PUBLISHED).absolute())
     if as_json:
         entries = [
-            {**claim.model_dump(), "test": claim.test, "verdict": verdict_words(found.get(claim.id))}
-            | {"finding": found[claim.id].model_dump() if claim.id in found else None}
+            {
+                **claim.model_dump(),
+                "test": claim.test,
+                "needed": claim.needed,
+                "chance if right": claim.chance(found[claim.id].n) if claim.id in found else None,
+                "chance if nil": claim.chance(claim.needed, nil=True) if claim.needed else None,
+                "verdict": verdict_words(found.get(claim.id)),
+                "finding": found[claim.id].model_dump() if claim.id in found else None,
+            }
             for claim in ledger().values()
         ]
         print(json.dumps(entries, indent=1))
         return
     for claim in ledger().values():
         finding = found.get(claim.id)
-        print(f"{claim.id}: {claim.statement}")
+        print(f"{claim.id}: {claim.statement}" + (" [main]" if claim.main else " [check]" if claim.check else ""))
         print(f"    paper: {claim.paper}")
-        print(f"    test:  {claim.metric}: {claim.test} {claim.unit}")
+        print(f"    test:  {claim.metric}: {claim.test} {claim.unit}; n counts {claim.replication}s")
+        print(f"    power: {claim.planned}")
+        if claim.changed:
+            print(f"    changed on {claim.changed.date}: {claim.changed.reason}")
         print(f"    here:  {verdict_words(finding)}" + (f", {interval(finding)}" if finding else ""))
 
 

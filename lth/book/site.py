@@ -26,8 +26,7 @@ def build(edition: Path, out: Path) -> Path:
     failed, or where `out` holds something that is not a site. LthError where Jupyter Book fails or warns.
     In every such case an older site in `out` stays as it was.
     """
-    from lth.book import speed
-    from lth.book.claims import scorecard
+    from lth.book import scorecard, speed
 
     edition, out = Path(edition).resolve(), Path(out).resolve()
     for chapter, notebook in CHAPTERS.items():
@@ -43,7 +42,7 @@ def build(edition: Path, out: Path) -> Path:
     with work as folder:
         source = Path(folder, "source")
         stage(edition, source)
-        (source / "book" / "scorecard.md").write_text(scorecard(edition), encoding="utf-8")
+        (source / "book" / "scorecard.md").write_text(scorecard.page(edition), encoding="utf-8")
         speed.write(source)
         jupyter_book(source, Path(folder))
         if out.exists():
