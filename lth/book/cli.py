@@ -84,7 +84,7 @@ def list_chapters(as_json: Annotated[bool, typer.Option("--json", help="For prog
 @cli.command()
 def run(
     chapters: Annotated[list[str] | None, typer.Argument(help="Which chapters; all of them if none is named.")] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, gpu or paper: a set of values, see `lth list`.")] = "quick",
+    preset: Annotated[str, typer.Option(help="smoke, quick, night, gpu or paper; see `lth list`.")] = "quick",
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--parameter", help="name=value, over the preset's. May be repeated."),

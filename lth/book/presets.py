@@ -1,7 +1,8 @@
-"""Four sets of values for the parameters of every chapter.
+"""Five sets of values for the parameters of every chapter.
 
-smoke: seconds, for tests. quick: two CPU cores, two minutes, data that need no download. gpu: one data-centre
-GPU. paper: the papers' own tables, which are the defaults of `lth.book.settings`.
+smoke: seconds, for tests. quick: two CPU cores, two minutes, data that need no download. night: two CPU cores, one
+night for all chapters together, real images. gpu: one data-centre GPU. paper: the papers' own tables, which are the
+defaults of `lth.book.settings`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.errors import UsageError
 
-PRESETS = ("smoke", "quick", "gpu", "paper")
+PRESETS = ("smoke", "quick", "night", "gpu", "paper")
 
 # what chapters 1 and 2 share, so that they train the same networks
 _SPARSE_TRAINING: dict[str, dict[str, Any]] = {
@@ -60,6 +61,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "draws": 2000,
             "inputs": 100,
         },
+        "night": {},
         "gpu": {},
         "paper": {},
     },
@@ -76,6 +78,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "lanczos_images": 60,
             "lanczos_steps": 16,
         },
+        "night": {},
         "gpu": {},
         "paper": {},
     },
@@ -100,6 +103,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "prune_every": 10,
             "points": 15,
         },
+        "night": {},
         "gpu": {},
         "paper": {},
     },
@@ -146,6 +150,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "grid": 7,
             "images": 100,
         },
+        "night": {},
         "gpu": {
             "dataset": "cifar10",
             "rounds": 13,
@@ -175,6 +180,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "decay_tested": 1e-3,
             "points": 12,
         },
+        "night": {},
         "gpu": {
             "dataset": "cifar10",
             "model": "resnet20",
@@ -231,6 +237,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "lanczos_steps": 40,
             "lanczos_runs": 2,
         },
+        "night": {},
         "gpu": {
             "rewind_steps": [0, 30, 250],
             "rounds": 10,

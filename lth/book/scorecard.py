@@ -60,8 +60,8 @@ def _counts(found: dict[str, Finding]) -> list[str]:
         f"**{len(words)} claims: {counts}.**",
         "",
         "Checks are identities of the mathematics: they test the program and are no evidence about networks. Where the "
-        "truth lies at the edge of a claim's range, its test confirms the claim with a probability of 2.5 % at most: if all "
-        f"{decided} decided claims were such, about {round(0.025 * decided)} of them would be wrong.",
+        "truth lies at the edge of a claim's range, its test confirms the claim with a probability of 2.5 % at most: "
+        f"if all {decided} decided claims were such, about {round(0.025 * decided)} of them would be wrong.",
     ]
 
 

@@ -19,6 +19,7 @@ class SparseTraining(BaseModel):
 
     dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or a folder or archive of images")
     seeds: int = Field(5, ge=3, le=100, description="networks per method, each with the mask of a pruned network")
+    first_seed: int = Field(0, ge=0, description="seed of the first network; the others follow")
     sparsity: float = Field(0.95, gt=0, lt=1, description="fraction of each layer's weights that is pruned")
     steps: int = Field(11_719, gt=0, description="optimiser steps of every training run")
     batch_size: int = Field(128, gt=0, description="training images per step")
@@ -81,6 +82,7 @@ class LTBasin(BaseModel):
     dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or a folder or archive of images")
     model: Literal["lenet5", "lenet_300_100"] = Field("lenet5", description="architecture")
     seeds: int = Field(5, ge=3, le=200, description="networks per method; the jackknife over pairs needs three")
+    first_seed: int = Field(0, ge=0, description="seed of the first network; the others follow")
     sparsity: float = Field(0.95, gt=0, lt=1, description="fraction of each layer's weights that is pruned")
     steps: int = Field(11_719, gt=0, description="optimiser steps of every training run")
     batch_size: int = Field(128, gt=0, description="training images per step")
@@ -134,6 +136,7 @@ class Tweaks(BaseModel):
     )
     model: Network = Field("resnet18", description="architecture")
     seeds: int = Field(3, ge=2, le=100, description="networks per method")
+    first_seed: int = Field(0, ge=0, description="seed of the first network; the others follow")
     rounds: int = Field(16, ge=1, description="rounds of iterative magnitude pruning")
     ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
     levels: Annotated[list[int], BeforeValidator(_numbers)] = Field(
@@ -194,6 +197,7 @@ class RTIRepulsion(BaseModel):
     dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, cifar10, or a folder or archive of images")
     model: Literal["lenet_300_100", "conv4", "resnet20"] = Field("lenet_300_100", description="architecture")
     seeds: int = Field(3, ge=3, le=100, description="networks per method and batch size")
+    first_seed: int = Field(0, ge=0, description="seed of the first network; the others follow")
     rounds: int = Field(25, ge=4, description="rounds of pruning")
     ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
     epochs: int = Field(25, gt=0, description="passes through the training images in every round")
@@ -240,6 +244,7 @@ class LCSGeometry(BaseModel):
     )
     model: Literal["lenet_300_100", "resnet20", "resnet18"] = Field("resnet20", description="architecture")
     seeds: int = Field(4, ge=3, le=100, description="networks per method")
+    first_seed: int = Field(0, ge=0, description="seed of the first network; the others follow")
     rounds: int = Field(12, ge=3, description="rounds of pruning")
     ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
     rewind_steps: Annotated[list[int], BeforeValidator(_numbers)] = Field(
