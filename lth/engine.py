@@ -230,10 +230,12 @@ class Group:
         self.taking.note_masks()
 
     def result(self) -> Population:
-        """A contiguous copy of the replicas as they are now."""
+        """A contiguous copy of the replicas as they are now; pruned weights are +0, and never −0, so that a network is
+        the same to the bit when only the weights under its mask are kept."""
         copy = lambda ts: {n: t.clone(memory_format=torch.contiguous_format) for n, t in ts.items()}  # noqa: E731
         work = self.work
-        return replace(work, params=copy(work.params), masks=copy(work.masks), buffers=copy(work.buffers))
+        params = {n: p.masked_fill_(~work.masks[n], 0) if n in work.masks else p for n, p in copy(work.params).items()}
+        return replace(work, params=params, masks=copy(work.masks), buffers=copy(work.buffers))
 
     def table(self) -> pd.DataFrame:
         """The history, replica by replica, with the replicas' own columns in front."""

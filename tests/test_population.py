@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import double
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lth import population as population_module
 from lth.data import Split
 from lth.errors import LthError, UsageError
+from lth.identity import tensors_hash
 from lth.methods import prune
 from lth.methods.init import glorot_uniform
 from lth.models import Model
@@ -167,6 +173,32 @@ def test_saved_and_loaded_is_bit_equal(mixed, tmp_path):
     assert os.listdir(tmp_path) == ["run.safetensors"]
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.sampled_from([0.0, 0.02, 0.5, 1.0]), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_the_compact_form_is_bit_equal_and_small(seed, replicas, density, wide):
+    """With NaN, infinities and zeros of either sign among the weights that are left."""
+    generator = torch.Generator().manual_seed(seed)
+    network = glorot_uniform(Model("resnet8", (1, 12, 12), 3), seeds=range(replicas))
+    masks = {n: torch.rand(m.shape, generator=generator) < density for n, m in network.masks.items()}
+    params = {n: p + torch.rand(p.shape, generator=generator) for n, p in network.params.items()}
+    for name in list(params)[:3]:
+        params[name].flatten()[:4] = torch.tensor([math.nan, math.inf, -0.0, 0.0])
+    params |= {n: torch.where(mask, params[n], 0.0) for n, mask in masks.items()}
+    network = replace(double(network) if wide else network, masks=masks, params=params)
+    if wide:
+        network = replace(network, params={n: p.double() for n, p in params.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        plain, small = Path(folder, "plain"), Path(folder, "small")
+        network.save(plain)
+        network.save(small, compact=True)
+        found = Population.load(small)
+        assert tensors_hash(found.params) == tensors_hash(network.params)
+        assert tensors_hash(found.masks) == tensors_hash(network.masks)
+        assert tensors_hash(found.buffers) == tensors_hash(network.buffers) and found.frame.equals(network.frame)
+        if density == 0.02:
+            assert small.stat().st_size < plain.stat().st_size / 8
+
+
 def test_parameters_keep_the_order_of_the_module_when_loaded(mixed, tmp_path):
     mixed.save(tmp_path / "a")
     loaded = Population.load(tmp_path / "a")
@@ -249,10 +281,11 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_or_foreign_file_is_named(mixed, tmp_path, how):
+def test_a_damaged_or_foreign_file_is_named(mixed, tmp_path, how, compact):
     path = tmp_path / "run.safetensors"
-    mixed.save(path)
+    mixed.save(path, compact=compact)
     DAMAGE[how](path, *load_tensors(path))
     with pytest.raises(LthError, match=str(path)) as caught:
         Population.load(path)

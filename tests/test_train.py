@@ -148,6 +148,16 @@ def test_masks_change_only_for_the_method_named(lenets, toy):
     assert (final.sparsity() > 0.4).tolist() == [True, False, True]
 
 
+def test_pruned_weights_are_plus_zero(lenets, toy):
+    """A network that is kept as values and mask comes back with +0: what is named by its bits must have it before."""
+    negative = prune.apply(lenets, prune.magnitude_masks_per_layer(lenets, 0.5))
+    assert any(torch.signbit(negative.params[n][~m]).any() for n, m in negative.masks.items())
+    run = train(negative, toy, Recipe(steps=3, batch_size=8), keep=[0])
+    for kept in (run.final, run.at(0)):
+        for name, mask in kept.masks.items():
+            assert not torch.signbit(kept.params[name][~mask]).any()
+
+
 def test_rewinding_returns_the_saved_weights(lenets, toy):
     gradual = prune.Gradual(sparsity=0.8, start=6, end=10, every=2)
     run = train(lenets, toy, Recipe(steps=12, batch_size=16), updates={"dense": gradual}, keep=[0, 4])
