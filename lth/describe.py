@@ -79,11 +79,11 @@ def origin(module: str) -> str | None:
         if not file or library.resolve() in Path(file).resolve().parents:
             return f"python {sys.version_info.major}.{sys.version_info.minor}"
     if {"site-packages", "dist-packages"} & set(places):  # not where a package under development lies
-        for package in (root, *_distributions().get(root, ())):
-            try:
+        try:
+            return f"{root} {metadata.version(root)}"
+        except metadata.PackageNotFoundError:  # its distribution has another name; to look for it takes seconds
+            for package in _distributions().get(root, ()):
                 return f"{package} {metadata.version(package)}"
-            except metadata.PackageNotFoundError:
-                continue
     return None
 
 
