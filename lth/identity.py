@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
+from lth.describe import describe, origin, tensors_hash
+from lth.errors import UsageError
 from lth.population import Population
 from lth.recipe import PER_REPLICA
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lth.engine import Plan
+    from lth.train import Probe
 
 ENGINE = 2  # raised when a change of the training code changes its numbers: older runs are then trained again
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def run_keys(population: Population, plan: Plan) -> list[str]:
@@ -33,9 +26,20 @@ def run_keys(population: Population, plan: Plan) -> list[str]:
 
     It covers the replica's initial weights and masks, its seed and own rates, the recipe (fields that differ
     from their default, so that a new field keeps old keys), its mask-update rule, the data's fingerprint, the
-    probes and the kept steps, its teacher and its penalty. Labels in the frame are not part of it: chapters share
-    runs under other names.
+    probes and the kept steps, its teacher and its penalty. What is defined outside lth is part of it with its code
+    (`lth.describe`). Labels in the frame are not part of it, so that chapters share runs under other names, unless a
+    rule or probe from outside lth could read them.
+    Raises UsageError, naming the thing, where that cannot be told.
     """
+    data, build = plan.data, population.model.registered
+    foreign = {"architecture": describe(f"the architecture {population.model.name}", build)} if build else {}
+    if kinds := [type(part) for part in (data, data.train, data.test) if _foreign(type(part))]:
+        foreign["kinds of data"] = describe("the data", kinds)
+    updates = {method: _dataclass(f"the rule of {method!r}", rule) for method, rule in plan.updates.items()}
+    probes = [_probe(probe) for probe in plan.probes]
+    watched = any(_foreign(probe) or _foreign(probe.measure) for probe in plan.probes)
+    if plan.penalty:
+        _dataclass("the penalty", plan.penalty)
     keys = []
     for r in range(len(population)):
         one = population[[r]]
@@ -52,35 +56,41 @@ def run_keys(population: Population, plan: Plan) -> list[str]:
             "seed": int(row["seed"]),
             **{name: float(row[name]) for name in PER_REPLICA if name in row},
             "recipe": plan.recipe.model_dump(mode="json", exclude_defaults=True),
-            "update": _describe(plan.updates.get(row.get("method"))),
-            "data": plan.data.fingerprint,
-            "probes": [_describe(probe) for probe in plan.probes],
+            **foreign,
+            "update": updates.get(row.get("method")),
+            "data": data.fingerprint,
+            "probes": probes,
             "keep": sorted(set(plan.keep)),
-            **({"teacher": _describe(teacher)} if taught else {}),
-            **({"penalty": _describe(plan.penalty[r : r + 1])} if plan.penalty else {}),
+            **({"teacher": describe("the teacher", teacher)} if taught else {}),
+            **({"penalty": describe("the penalty", plan.penalty[r : r + 1])} if plan.penalty else {}),
+            **({"labels": _labels(row)} if watched or _foreign(plan.updates.get(row.get("method"))) else {}),
         }
         keys.append(hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16])
     return keys
 
 
-def _describe(thing: Any) -> Any:
-    """What a part of a plan is, as JSON: a dataclass by its name and its fields other than their default (so that a
-    new field keeps old keys), a function by its name, tensors by their hash."""
-    if isinstance(thing, Tensor):
-        return tensors_hash({"": thing})
-    if isinstance(thing, Population):
-        parts = (thing.params, thing.masks, thing.buffers)
-        return [_describe(thing.model), *map(tensors_hash, parts)]
-    if is_dataclass(thing):
-        told = {f.name: _describe(getattr(thing, f.name)) for f in fields(thing) if not _is_default(thing, f)}
-        return {"kind": type(thing).__name__, **told}
-    if isinstance(thing, Mapping):
-        return {str(name): _describe(value) for name, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [_describe(value) for value in thing]
-    return getattr(thing, "__qualname__", thing)
+def _foreign(thing: Any) -> bool:
+    """Whether a part of a plan, by its class or as a function, is defined outside lth."""
+    return thing is not None and origin(getattr(thing, "__module__", None) or "") != "lth"
 
 
-def _is_default(thing: Any, field: Field) -> bool:
-    value = getattr(thing, field.name)
-    return isinstance(value, bool | int | float | str | None) and value == field.default
+def _dataclass(role: str, thing: Any) -> Any:
+    if isinstance(thing, type):
+        raise UsageError(f"{role} is the class {thing.__name__} itself: write {thing.__name__}(…)")
+    if not is_dataclass(thing):
+        raise UsageError(
+            f"{role}, {type(thing).__name__}, is no dataclass: put @dataclass(frozen=True) above its class, for a "
+            "stored run is named by the fields of its rules"
+        )
+    return describe(role, thing)
+
+
+def _probe(probe: Probe) -> Any:
+    measure = probe.measure
+    if isinstance(measure, type) or not callable(measure):
+        raise UsageError(f"a probe measures with a function or a dataclass that can be called, not {measure!r}")
+    return describe("a probe", probe)
+
+
+def _labels(row: pd.Series) -> Any:
+    return describe("the frame", {str(name): getattr(v, "item", lambda v=v: v)() for name, v in row.items()})

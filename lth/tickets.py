@@ -16,8 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lth.describe import tensors_hash
 from lth.errors import LthError, UsageError
-from lth.identity import tensors_hash
 from lth.population import Population, load_tensors
 
 KINDS = ("params", "masks", "buffers")

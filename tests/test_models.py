@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +12,13 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lth import models
 from lth.errors import UsageError
 from lth.methods.init import kaiming_normal
+from lth.methods.prune import Gradual
 from lth.models import ARCHITECTURES, Model
+from lth.recipe import Recipe
+from lth.train import train
 
 RESNETS = [name for name in ARCHITECTURES if name.startswith("resnet")]
 NORMALISED = [*RESNETS, "vgg16_bn", "mobilenet"]
@@ -505,3 +510,81 @@ def test_a_module_is_fresh_each_time():
     for module in (other, usual("resnet20").build()):
         assert isinstance(module.layer1[0].conv1, torch.nn.Conv2d) and module.fc.bias.is_meta
         assert not module.fc._forward_hooks and all(part.training for part in module.modules())
+
+
+# --- the reader's own ---------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """A convolution and a linear layer, as a reader would write them."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, width: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(shape[0], width, 5)
+        self.norm = nn.BatchNorm2d(width)
+        self.fc = nn.Linear(width * (shape[1] - 4) * (shape[2] - 4), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.norm(self.conv(x))).flatten(1))
+
+
+class Counts(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv(x)).reshape(-1, self.fc.in_features))
+
+
+class Layered(Small):
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__(shape, classes)
+        self.last = nn.LayerNorm(classes)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """What is registered here is forgotten afterwards."""
+    monkeypatch.setattr(models, "ARCHITECTURES", dict(ARCHITECTURES))
+
+
+def test_an_own_architecture_is_trained_like_any_other(own, toy):
+    models.register("small", Small)
+    model = Model("small")
+    assert model.prunable == ["conv.weight", "fc.weight"] and model.registered is Small
+    start = kaiming_normal(model, range(2), method="dense")
+    run = train(start, toy, Recipe(steps=20, batch_size=16), updates={"dense": Gradual(0.5, 5, 15, 5)})
+    alone = train(start[[1]], toy, Recipe(steps=20, batch_size=16), updates={"dense": Gradual(0.5, 5, 15, 5)})
+    assert run.final.sparsity().tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert run.final[[1]].theta().equal(alone.final.theta()) and run.final.evaluate(toy.test).accuracy.min() > 0.5
+    x = torch.rand(3, 1, 28, 28)
+    apart = torch.stack([run.final.module(r).eval()(x) for r in range(2)], dim=1)
+    torch.testing.assert_close(run.final.network().eval()(x.repeat(1, 2, 1, 1)), apart)
+
+
+def test_registering_again_takes_its_place(own):
+    models.register("small", Small)
+    assert Model("small").shapes.params["conv.weight"][0] == 4
+    models.register("small", partial(Small, width=6))
+    assert Model("small").shapes.params["conv.weight"][0] == 6 and Model("lenet5").registered is None
+
+
+@pytest.mark.parametrize(
+    "build, told",
+    [
+        (Layered, "own has weights in a LayerNorm: they belong in Conv2d, Linear and BatchNorm2d"),
+        (Counts, "own cannot hold two networks side by side, its forward counts channels"),
+        (lambda shape, classes: Small(shape, 7), r"own gives \(3, 7\) for 3 images, expected \(3, 10\)"),
+    ],
+)
+def test_an_architecture_that_cannot_be_stacked_is_refused(own, build, told):
+    models.register("own", build)
+    with pytest.raises(UsageError, match=told):
+        Model("own").shapes  # noqa: B018
+
+
+def test_names_and_options_of_own_architectures(own):
+    with pytest.raises(UsageError, match="lth has a model 'lenet5' already"):
+        models.register("lenet5", Small)
+    with pytest.raises(UsageError, match="unknown model 'small': .*lth.models.register adds"):
+        Model("small")
+    models.register("small", Small)
+    with pytest.raises(UsageError, match="small supports activation relu, not swish"):
+        Model("small", activation="swish")

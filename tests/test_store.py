@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -155,20 +156,61 @@ def test_whatever_changes_the_result_changes_the_name(lenets, toy):
     assert alike + [run_keys(lenets, Plan(toy, **HOW))[0]] == [names["as it is"]] * 4
 
 
-def test_a_probe_without_a_name_of_its_own_is_refused(store, lenets, toy, trained):
-    """Two lambdas have one name, and would share one stored history."""
-    for measure in (lambda population, data: {"sparsity": population.sparsity()}, partial(sparsity)):
-        with pytest.raises(UsageError, match="function of a module"):
-            store.train(lenets, toy, **HOW, probes=[Probe(10, measure)])
+def test_probes_are_told_apart_by_what_they_do(store, lenets, toy, trained):
+    """Two lambdas have one name, and must not share one stored history."""
+    measures = [lambda population, data: {"a": population.sparsity()}, lambda population, data: {"a": [1.0]}]
+    for measure in (*measures, partial(sparsity), *measures):
+        store.train(lenets[[0]], toy, Recipe(steps=2, batch_size=4), probes=[Probe(1, measure)])
+    assert len(trained) == 3
+
+
+RULE = """
+from dataclasses import dataclass
+from lth.methods import prune
+
+@dataclass(frozen=True)
+class Own:
+    def due(self, step):
+        return step == 3
+
+    def masks(self, population, step, data):
+        return prune.masks_at_random(population, 0.8, step)
+"""
+
+
+def test_an_edited_rule_does_not_give_the_networks_of_the_old_one(store, lenets, toy, trained, tmp_path, monkeypatch):
+    """Of the same name, in a file of the same name: 80 % at random, then 30 % by magnitude, then as it was."""
+    sparsities = []
+    edited = RULE.replace("masks_at_random(population, 0.8, step)", "magnitude_masks(population, 0.3)")
+    for number, text in enumerate((RULE, edited, "# as it was\n" + RULE)):
+        path = tmp_path / str(number) / "rules.py"
+        path.parent.mkdir()
+        path.write_text(text)
+        spec = importlib.util.spec_from_file_location("rules", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "rules", module)
+        spec.loader.exec_module(module)
+        kind = {"updates": {"dense": module.Own()}, "recipe": Recipe(steps=5, batch_size=4)}
+        sparsities += store.train(lenets[[0]], toy, **kind).final.sparsity().tolist()
+    assert sparsities == pytest.approx([0.8, 0.3, 0.8], abs=1e-3)
+    assert len(trained) == 2 and len(runs(store)) == 2
+
+
+def test_a_rule_that_is_no_dataclass_is_refused(store, lenets, toy, trained):
+    class Own:
+        def due(self, step: int) -> bool:
+            return False
+
+    with pytest.raises(UsageError, match="Own, is no dataclass"):
+        store.train(lenets, toy, Recipe(steps=2), updates={"dense": Own()})
     assert not trained
 
 
-def test_the_name_of_a_run_is_the_same_forever(toy):
-    """Stored runs outlive versions of this code: a key that changes throws away every stored run."""
-    population = glorot_uniform(Model("lenet5"), seeds=[0], method="dense")
-    params = {name: torch.zeros_like(p) for name, p in population.params.items()}
-    keys = run_keys(replace(population, params=params), Plan(replace(toy, fingerprint="data"), **HOW))
-    assert keys == ["36e49d2188eefa6c"]
+def test_a_probe_that_changes_what_it_refers_to_is_told(store, lenets, toy):
+    seen = []
+    probe = Probe(1, lambda population, data: seen.append(1) or {"seen": [1.0]})
+    with pytest.warns(UserWarning, match="changed something that it refers to"):
+        store.train(lenets[[0]], toy, Recipe(steps=2, batch_size=4), probes=[probe])
 
 
 def test_what_is_stored_says_what_it_is(store, lenets, toy):

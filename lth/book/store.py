@@ -15,8 +15,9 @@ import hashlib
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import torch
 from lth.book.files import write_text
 from lth.data import Data
 from lth.engine import Plan
-from lth.errors import LthError, UsageError
+from lth.errors import LthError
 from lth.identity import run_keys
 from lth.population import Population, concat
 from lth.recipe import Recipe
@@ -56,15 +57,11 @@ class Store:
 
         kind: its `updates`, `probes`, `keep`, `teacher` and `penalty`. Training that is stopped goes on from its
         checkpoint at the next call. Raises LthError, naming the run, where a stored one is damaged, and where the
-        store cannot be written to.
+        store cannot be written to; UsageError where a rule, probe, penalty or architecture cannot be told from another
+        (`lth.describe`).
         """
         plan = Plan(data, recipe, **kind)
         check(population, plan)
-        for probe in plan.probes:
-            if not is_dataclass(probe.measure) and "<" in getattr(probe.measure, "__qualname__", "<"):
-                raise UsageError(
-                    "a stored run is named by its probes too: measure with a function of a module or a dataclass"
-                )
         keys = run_keys(population, plan)
         missing = [r for r, key in enumerate(keys) if not (self.root / "runs" / key).exists()]
         if missing:
@@ -85,6 +82,12 @@ class Store:
             for r, row in enumerate(missing):
                 self._write(keys[row], run, r, data, recipe)
             checkpoint.unlink(missing_ok=True)
+            if run_keys(population, plan) != keys:
+                warnings.warn(
+                    "a rule, probe or penalty changed something that it refers to while it was used: the runs are kept "
+                    "under what it was before, and will be trained again. Let it only read, from a frozen dataclass",
+                    stacklevel=2,
+                )
         return self._read(keys, population, plan.keep)
 
     def _sweep(self) -> None:

@@ -23,6 +23,7 @@ from lth.models.conv import VGG16, Conv4
 from lth.models.lenet import LeNet5, LeNet300100
 from lth.models.mobilenet import MobileNet
 from lth.models.resnet import SKIPS, BasicBlock, Bottleneck, ConvSkip, ResNet
+from lth.stacked import STACKED, stack
 
 
 class Architecture(NamedTuple):
@@ -32,6 +33,7 @@ class Architecture(NamedTuple):
     skips: tuple[str, ...] = ("none",)
     affine: tuple[bool, ...] = (True,)
     widths: int = 0  # how many hidden widths can be chosen
+    activations: tuple[str, ...] = tuple(ACTIVATIONS)
 
 
 def _resnet(block: type[nn.Module], *depths: int, **stem: Any) -> Architecture:
@@ -56,6 +58,21 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet34_imagenet": _resnet(BasicBlock, 3, 4, 6, 3, imagenet=True),
     "resnet50_imagenet": _resnet(Bottleneck, 3, 4, 6, 3, imagenet=True),
 }
+OWN = frozenset(ARCHITECTURES)  # lth's
+
+
+def register(name: str, build: Callable[[tuple[int, int, int], int], nn.Module]) -> None:
+    """Makes an architecture of your own a model: `Model(name, shape, classes)` is then `build(shape, classes)`.
+
+    build: a function, or the class of the module itself. What the layers are and may do is told above; what the
+           network does enters the names of its stored runs. The same name again takes the place of what it meant.
+    Raises UsageError where lth has an architecture of that name.
+    """
+    if name in OWN:
+        raise UsageError(f"lth has a model {name!r} already: give yours another name")
+    ARCHITECTURES[name] = Architecture(build, activations=("relu",))
+    for remembered in (_template, _outputs, _shapes):
+        remembered.cache_clear()
 
 
 class Shapes(NamedTuple):
@@ -91,9 +108,11 @@ class Model:
         object.__setattr__(self, "shape", tuple(self.shape))
         object.__setattr__(self, "widths", tuple(self.widths))
         if self.name not in ARCHITECTURES:
-            raise UsageError(f"unknown model {self.name!r}: known are {', '.join(ARCHITECTURES)}")
+            raise UsageError(
+                f"unknown model {self.name!r}: known are {', '.join(ARCHITECTURES)}, and what lth.models.register adds"
+            )
         kind = ARCHITECTURES[self.name]
-        for option, known in (("activation", tuple(ACTIVATIONS)), ("skips", kind.skips), ("affine", kind.affine)):
+        for option, known in (("activation", kind.activations), ("skips", kind.skips), ("affine", kind.affine)):
             if (value := getattr(self, option)) not in known:
                 raise UsageError(f"{self.name} supports {option} {' or '.join(map(str, known))}, not {value}")
         if self.widths and (len(self.widths) != kind.widths or min(self.widths) < 1):
@@ -105,6 +124,11 @@ class Model:
         """The options that differ from their defaults; with name, shape and classes they are the whole model."""
         named = {field.name: field.default for field in fields(self)[3:]}
         return {name: value for name, default in named.items() if (value := getattr(self, name)) != default}
+
+    @property
+    def registered(self) -> Callable[..., nn.Module] | None:
+        """What builds it, where that is not lth's own (`register`)."""
+        return None if self.name in OWN else ARCHITECTURES[self.name].build
 
     def build(self, device: str | torch.device = "meta") -> nn.Module:
         """A fresh module; on the default device "meta" it has shapes and no values.
@@ -137,7 +161,33 @@ class Model:
 
 @lru_cache
 def _template(model: Model) -> nn.Module:
-    return _built(model, "meta")
+    module = _built(model, "meta")
+    if model.registered:
+        _check(model, module)
+    return module
+
+
+@torch.no_grad()
+def _check(model: Model, module: nn.Module) -> None:
+    """Raises UsageError where a registered architecture is not what the top of this module asks for."""
+    for part in module.modules():
+        if type(part) not in STACKED and next(part.parameters(recurse=False), None) is not None:
+            raise UsageError(
+                f"{model.name} has weights in a {type(part).__name__}: they belong in Conv2d, Linear and BatchNorm2d"
+            )
+    images = torch.empty(3, *model.shape, device="meta")
+    if (found := tuple(module(images).shape)) != (3, model.classes):
+        raise UsageError(f"{model.name} gives {found} for 3 images, expected {(3, model.classes)}")
+    pair = stack(_twin(module))
+    for part in pair.modules():
+        for tensors in (part._parameters, part._buffers):
+            tensors.update({n: t.expand(2, *t.shape) for n, t in tensors.items() if t is not None})
+    try:
+        found = tuple(pair(images.repeat(1, 2, 1, 1)).shape)
+    except Exception as error:  # whatever a forward raises that finds more channels than it expects
+        found = str(error).partition("\n")[0]
+    if found != (3, 2, model.classes):
+        raise UsageError(f"{model.name} cannot hold two networks side by side, its forward counts channels: {found}")
 
 
 def _built(model: Model, device: str | torch.device) -> nn.Module:
