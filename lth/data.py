@@ -1,19 +1,16 @@
 """Data sets: uint8 images and labels as two tensors each, in the memory of one device.
 
 `digits` comes with scikit-learn; `mnist`, `fashion_mnist`, `cifar10` and `cifar100` come through torchvision
-(`lth.official`); any other name is an image folder or archive (`lth.image_folder`), which may not have one of those
-names. Files are looked for in the folder LTH_DATA, or lth/data in the user's cache where that is not set. What was
-decoded once is kept as one safetensors file and read from there ever after.
+(`lth.official`); any other name is an image folder or archive (`lth.image_folder`). What was decoded once is kept as
+one safetensors file and read from there ever after; `lth.sources` says where.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lth import archive, image_folder, official
+from lth import image_folder, official
 from lth.errors import LthError, UsageError
+from lth.sources import cache, find, home, stem, writable
 
 FORMAT = "2"  # of the kept files; a file of another one is written anew. Raise it when decoding changes
 
@@ -106,9 +104,6 @@ class Data:
         return replace(self, train=train, fingerprint=fingerprint, validation=validation)
 
 
-KNOWN = ("digits", *official.SETS)
-
-
 def load(name: str, device: str | torch.device = "cpu") -> Data:
     """The data set `name`, checked, on `device`; fetched and decoded first where that has not been done.
 
@@ -116,7 +111,7 @@ def load(name: str, device: str | torch.device = "cpu") -> Data:
     noteworthy in an image folder is told in a warning, when it is decoded.
     """
     if name == "digits":
-        _only_one(name)
+        find(name)  # refuses images of the user's own by that name
         train, test = _digits()
         names = tuple(map(str, range(10)))
         return Data(name, train, test, 10, _fingerprint(train, test), names).to(device)
@@ -129,7 +124,7 @@ def load(name: str, device: str | torch.device = "cpu") -> Data:
         if _fingerprint(train, test) != meta["fingerprint"]:
             raise ValueError("its content is not what was written")
         names = tuple(json.loads(meta["names"]))
-    return Data(_stem(name), train, test, len(names), meta["fingerprint"], names).to(device)
+    return Data(stem(name), train, test, len(names), meta["fingerprint"], names).to(device)
 
 
 def available(name: str) -> None:
@@ -139,7 +134,7 @@ def available(name: str) -> None:
     noteworthy in an image folder each time.
     """
     if name == "digits":
-        _only_one(name)
+        find(name)
         return
     with _opened(_decoded(name)) as file:
         remarks = json.loads(file.metadata()["remarks"])
@@ -148,7 +143,7 @@ def available(name: str) -> None:
 
 def _tell(name: str, remarks: Sequence[str]) -> None:
     for remark in remarks:
-        warnings.warn(f"{_stem(name)}: {remark}", stacklevel=1)  # from here: once, however often it is called
+        warnings.warn(f"{stem(name)}: {remark}", stacklevel=1)  # from here: once, however often it is called
 
 
 @contextlib.contextmanager
@@ -161,49 +156,22 @@ def _opened(path: Path) -> Iterator[safe_open]:
         raise LthError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
-def home() -> Path:
-    """The folder data sets are looked for in: LTH_DATA, else lth/data in the user's cache."""
-    return Path(os.environ.get("LTH_DATA") or _cache()).expanduser()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lth" / "data"
-
-
-def _writable(*folders: Path) -> Path:
-    """The first of the folders that can be written to."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-    raise LthError(f"cannot write to {' or '.join(map(str, folders))}: point LTH_DATA elsewhere")
-
-
-def _stem(name: str) -> str:
-    """The name without the folders before it and the ending of an archive behind it."""
-    name = Path(os.path.abspath(Path(name).expanduser()) if os.sep in name else name).name
-    return next((name.removesuffix(end) for end in archive.ENDINGS if name.endswith(end)), name)
-
-
 def _decoded(name: str) -> Path:
     """The safetensors file that holds data set `name`; made where there is none yet, or one of another format."""
-    if name in official.SETS:
-        _only_one(name)
-        for folder in (home(), _cache()):
+    source = find(name)
+    if source is None:
+        for folder in (home(), cache()):
             if _kept(folder / f"{name}.safetensors"):
                 return folder / f"{name}.safetensors"
-        path = _writable(home(), _cache()) / f"{name}.safetensors"
+        path = writable(home(), cache()) / f"{name}.safetensors"
         train, test, names = official.read(name, home(), scratch=path.parent)
         _save(path, Split(*train), Split(*test), names, [])
         return path
-    source = _image_source(name)
-    if source.is_dir():
-        files = [(path, status.st_size, status.st_mtime_ns) for path, status in image_folder.listing(source)]
-    else:
-        files = [(source.stat().st_size, source.stat().st_mtime_ns)]
+    found = image_folder.listing(source) if source.is_dir() else [("", source.stat())]
+    # a folder is there or not: its own time changes with every hidden file
+    files = [(path, *(() if path.endswith("/") else (at.st_size, at.st_mtime_ns))) for path, at in found]
     state = hashlib.sha256(repr((str(source.resolve()), files)).encode()).hexdigest()[:16]
-    path = _writable(_cache(), home()) / f"{_stem(name)}-{state}.safetensors"
+    path = writable(cache(), home()) / f"{stem(name)}-{state}.safetensors"
     if not _kept(path):
         train, test, names, remarks = image_folder.read(source)
         _save(path, Split(*train), Split(*test), names, remarks)
@@ -217,48 +185,6 @@ def _kept(path: Path) -> bool:
         return False
     with _opened(path) as file:
         return (file.metadata() or {}).get("format") == FORMAT
-
-
-def _image_source(name: str) -> Path:
-    """The directory or archive `name` means: a path, or something in `home()`, with or without its ending."""
-    if _stem(name) in ("", ".."):  # "." has no stem
-        raise UsageError(f"'{name}' is no name of a data set: write the path with its folder's own name, as in ../pets")
-    if os.sep in name:
-        found = _source(Path(name).expanduser())
-        if found is None:
-            raise UsageError(f"no image folder and no archive ({', '.join(archive.ENDINGS)}) at {name}")
-    else:
-        found = _at_home(name)
-    if found is None:
-        here = [_stem(path.name) for path in home().glob("*") if _source(path)]
-        near = difflib.get_close_matches(name, [*KNOWN, *here], n=1, cutoff=0.5)
-        raise UsageError(
-            f"unknown data set '{name}'{f' (did you mean {near[0]}?)' if near else ''}; "
-            f"known: {', '.join(KNOWN)}, and image folders or archives under {home()} (LTH_DATA)"
-        )
-    if _stem(name) in KNOWN:
-        _refuse(found)
-    return found
-
-
-def _source(path: Path) -> Path | None:
-    """The path, if it is a directory or an archive by its ending."""
-    return path if path.is_dir() or (path.is_file() and path.name.endswith(archive.ENDINGS)) else None
-
-
-def _at_home(name: str) -> Path | None:
-    return next(filter(None, (_source(home() / (name + ending)) for ending in ("", *archive.ENDINGS))), None)
-
-
-def _only_one(name: str) -> None:
-    """UsageError where `home()` holds images of the user's own by the name of a known data set."""
-    own = _at_home(name)
-    if own and (own.is_file() or (own / "train").is_dir() or any(own.glob("*/train"))):
-        _refuse(own)
-
-
-def _refuse(own: Path) -> None:
-    raise UsageError(f"{own} has the name of a data set that lth knows: rename it, or link to it by another name")
 
 
 def _fingerprint(train: Split, test: Split) -> str:

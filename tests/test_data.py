@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -149,7 +150,7 @@ def pack(source: Path, archive: Path, mode: str, inside: str = "") -> None:
 
 def test_image_folder_has_the_written_pixels_and_labels(folder: Path) -> None:
     pixels = write_images(folder / "pets")
-    (folder / "pets" / "train" / "notes.txt").write_text("not an image")
+    (folder / "pets" / "train" / "notes.txt").write_text("not an image", encoding="utf-8")
     pets = data.load("pets")
     assert pets.name == "pets" and pets.classes == 2 and pets.shape == (3, 6, 6) and pets.names == ("cat", "dog")
     assert pets.train.labels.tolist() == [0, 0, 0, 1, 1, 1] and pets.test.labels.tolist() == [0, 1]
@@ -197,6 +198,7 @@ def test_decoding_is_done_once_until_a_file_changes(folder: Path, monkeypatch: p
     opened = []
     real = Image.open
     monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
+    (folder / "pets" / "train" / "cat" / ".DS_Store").touch()
     assert same(first, data.load("pets")) and not opened
     path = folder / "pets" / "train" / "cat" / "0.png"
     pixels = np.array(real(path))
@@ -360,14 +362,14 @@ def test_read_only_folder_is_read_and_the_cache_written(
     folder: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_mnist(folder / "MNIST" / "raw", packed=True)
-    real = data.tempfile.TemporaryFile
+    real = tempfile.TemporaryFile
 
     def refuse(*args: object, dir: Path, **kwargs: object):
         if dir == folder:  # the superuser may write anywhere, so permissions alone would prove nothing
             raise PermissionError(f"read-only: {dir}")
         return real(*args, dir=dir, **kwargs)
 
-    monkeypatch.setattr(data.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert len(data.load("mnist").train) == 12
     assert [p.name for p in folder.iterdir()] == ["MNIST"]
     assert [p.name for p in folder.parent.rglob("*.safetensors")] == ["mnist.safetensors"]

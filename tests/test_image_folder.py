@@ -231,7 +231,7 @@ def test_a_class_without_images_is_named_with_the_endings(tmp_path: Path, as_is,
 
 def test_files_that_are_left_out_are_told(tmp_path: Path, as_is) -> None:
     pets = write(tmp_path / "pets")
-    (pets / "train" / "notes.txt").write_text("in no class, and no image")
+    (pets / "train" / "notes.txt").write_text("in no class, and no image", encoding="utf-8")
     (pets / "train" / "cat" / "3.heic").write_bytes(b"something")
     add(pets / "test" / "5.png", 99)
     *values, names, remarks = seen(as_is(pets))
