@@ -1,19 +1,19 @@
 """Data sets: uint8 images and labels as two tensors each, in the memory of one device.
 
 `digits` comes with scikit-learn; `mnist`, `fashion_mnist`, `cifar10` and `cifar100` come through torchvision
-(`lth.official`); any other name is an image folder or archive (`lth.image_folder`). Files are looked for in
-the folder LTH_DATA, or lth/data in the user's cache where that is not set. What was decoded once is kept
-as one safetensors file and read from there ever after.
+(`lth.official`); any other name is an image folder or archive (`lth.image_folder`). What was decoded once is kept as
+one safetensors file and read from there ever after; `lth.sources` says where.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
+import json
 import os
-import tempfile
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,9 @@ from torch import Tensor
 
 from lth import image_folder, official
 from lth.errors import LthError, UsageError
+from lth.sources import cache, find, home, stem, writable
+
+FORMAT = "2"  # of the kept files; a file of another one is written anew. Raise it when decoding changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,7 @@ class Data:
     test: Split
     classes: int
     fingerprint: str
+    names: tuple[str, ...] = ()  # of the classes
     validation: Split | None = None  # training images that were put aside
 
     @property
@@ -85,117 +89,120 @@ class Data:
 
     def to(self, device: str | torch.device) -> Data:
         aside = self.validation and self.validation.to(device)
-        return Data(self.name, self.train.to(device), self.test.to(device), self.classes, self.fingerprint, aside)
+        return replace(self, train=self.train.to(device), test=self.test.to(device), validation=aside)
 
     def hold_out(self, share: float = 0.1, seed: int = 0) -> Data:
-        """The same data with a random `share` of the training images put aside for validation."""
-        count = round(share * len(self.train))
-        if not 0 < count < len(self.train):
-            raise UsageError(f"a share of {share:g} puts {count} of {len(self.train)} training images aside")
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.train))).to(self.train.labels.device)
-        aside, rest = order[:count].sort().values, order[count:].sort().values
+        """The same data with a random `share` of the training images put aside for validation.
+
+        The share is taken of each class, as far as whole images allow; every class stays in both parts.
+        Raises UsageError where that cannot be.
+        """
+        labels = self.train.labels.cpu().numpy()
+        count, sizes = round(share * len(labels)), np.bincount(labels, minlength=self.classes)
+        present = np.flatnonzero(sizes)
+        if not len(present) <= count <= len(labels) - len(present):
+            parts = f"{count} of {len(labels)} training images aside"
+            raise UsageError(f"a share of {share:g} puts {parts}: each part needs {len(present)}, one of each class")
+        for label in np.flatnonzero(sizes == 1):
+            name = self.names[label] if self.names else label
+            raise UsageError(f"class {name} has one training image: to put some aside it takes two of each class")
+        generator = np.random.default_rng(seed)
+        order = _by_class(labels, generator)
+        size = sizes[labels[order]]
+        rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        # how far down its class an image stands; the first of a class goes aside whatever its size, the last stays
+        place = np.select([rank == 0, rank == size - 1], [0.0, 1.0], (rank + 0.5) / size)
+        chosen = order[np.lexsort((generator.permutation(len(labels)), place))]
+        aside, rest = (
+            torch.from_numpy(np.sort(part)).to(self.train.labels.device) for part in (chosen[:count], chosen[count:])
+        )
         train = Split(self.train.images[rest], self.train.labels[rest])
         validation = Split(self.train.images[aside], self.train.labels[aside])
         fingerprint = _fingerprint(train.to("cpu"), self.test.to("cpu"))
-        return Data(self.name, train, self.test, self.classes, fingerprint, validation)
-
-
-KNOWN = ("digits", *official.SETS)
+        return replace(self, train=train, fingerprint=fingerprint, validation=validation)
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Data:
     """The data set `name`, checked, on `device`; fetched and decoded first where that has not been done.
 
-    Raises UsageError for an unknown name, LthError for data that are damaged or neither found nor fetched.
+    Raises UsageError for an unknown name, LthError for data that are damaged or neither found nor fetched. What is
+    noteworthy in an image folder is told in a warning, when it is decoded.
     """
     if name == "digits":
+        find(name)  # refuses images of the user's own by that name
         train, test = _digits()
-        return Data(name, train, test, 10, _fingerprint(train, test)).to(device)
+        names = tuple(map(str, range(10)))
+        return Data(name, train, test, 10, _fingerprint(train, test), names).to(device)
     path = _decoded(name)
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
-            train, test = (
-                Split(file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels"))
-                for split in ("train", "test")
-            )
+    with _opened(path) as file:
+        meta = file.metadata()
+        train, test = (
+            Split(file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels")) for split in ("train", "test")
+        )
         if _fingerprint(train, test) != meta["fingerprint"]:
             raise ValueError("its content is not what was written")
-    except Exception as error:  # whichever way it is damaged, the way out is the same
-        raise LthError(f"{path} is damaged ({error}): delete it and run the same command again") from error
-    return Data(_stem(name), train, test, int(meta["classes"]), meta["fingerprint"]).to(device)
+        names = tuple(json.loads(meta["names"]))
+    return Data(stem(name), train, test, len(names), meta["fingerprint"], names).to(device)
 
 
 def available(name: str) -> None:
     """Makes sure that `load(name)` will find its data, fetching and decoding them now if need be.
 
-    Raises what `load` would raise, so that a command can call it before any work starts.
+    Raises what `load` would raise, so that a command can call it before any work starts, and warns of what is
+    noteworthy in an image folder each time.
     """
-    if name != "digits":
-        _decoded(name)
+    if name == "digits":
+        find(name)
+        return
+    with _opened(_decoded(name)) as file:
+        remarks = json.loads(file.metadata()["remarks"])
+    _tell(name, remarks)
 
 
-def home() -> Path:
-    """The folder data sets are looked for in: LTH_DATA, else lth/data in the user's cache."""
-    return Path(os.environ.get("LTH_DATA") or _cache()).expanduser()
+def _tell(name: str, remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        warnings.warn(f"{stem(name)}: {remark}", stacklevel=1)  # from here: once, however often it is called
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lth" / "data"
-
-
-def _writable(*folders: Path) -> Path:
-    """The first of the folders that can be written to."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-    raise LthError(f"cannot write to {' or '.join(map(str, folders))}: point LTH_DATA elsewhere")
-
-
-def _stem(name: str) -> str:
-    """The name without the folders before it and the ending of an archive behind it."""
-    name = Path(name).name
-    return next((name.removesuffix(end) for end in image_folder.ARCHIVES if name.endswith(end)), name)
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """A kept file; whichever way it is damaged, the way out is the same."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except Exception as error:
+        raise LthError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
 def _decoded(name: str) -> Path:
-    """The safetensors file that holds data set `name`; made where there is none yet."""
-    if name in official.SETS:
-        for folder in (home(), _cache()):
-            if (folder / f"{name}.safetensors").is_file():
+    """The safetensors file that holds data set `name`; made where there is none yet, or one of another format."""
+    source = find(name)
+    if source is None:
+        for folder in (home(), cache()):
+            if _kept(folder / f"{name}.safetensors"):
                 return folder / f"{name}.safetensors"
-        path = _writable(home(), _cache()) / f"{name}.safetensors"
-        train, test, classes = official.read(name, home(), scratch=path.parent)
-        _save(path, Split(*train), Split(*test), classes)
-    else:
-        source = _image_source(name)
-        files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
-        listing = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-        state = hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
-        path = _writable(_cache(), home()) / f"{_stem(name)}-{state}.safetensors"
-        if not path.is_file():
-            train, test, classes = image_folder.read(source)
-            _save(path, Split(*train), Split(*test), classes)
+        path = writable(home(), cache()) / f"{name}.safetensors"
+        train, test, names = official.read(name, home(), scratch=path.parent)
+        _save(path, Split(*train), Split(*test), names, [])
+        return path
+    found = image_folder.listing(source) if source.is_dir() else [("", source.stat())]
+    # a folder is there or not: its own time changes with every hidden file
+    files = [(path, *(() if path.endswith("/") else (at.st_size, at.st_mtime_ns))) for path, at in found]
+    state = hashlib.sha256(repr((str(source.resolve()), files)).encode()).hexdigest()[:16]
+    path = writable(cache(), home()) / f"{stem(name)}-{state}.safetensors"
+    if not _kept(path):
+        train, test, names, remarks = image_folder.read(source)
+        _save(path, Split(*train), Split(*test), names, remarks)
+        _tell(name, remarks)
     return path
 
 
-def _image_source(name: str) -> Path:
-    """The directory or archive `name` means: a path, or something in `home()`, with or without its ending."""
-    endings = image_folder.ARCHIVES
-    is_path = os.sep in name
-    for path in [Path(name).expanduser()] if is_path else [home() / (name + end) for end in ("", *endings)]:
-        if path.is_dir() or (path.is_file() and path.name.endswith(endings)):
-            return path
-    if is_path:
-        raise UsageError(f"no image folder and no archive ({', '.join(endings)}) at {name}")
-    here = [_stem(path.name) for path in home().glob("*") if path.is_dir() or path.name.endswith(endings)]
-    near = difflib.get_close_matches(name, [*KNOWN, *here], n=1, cutoff=0.5)
-    raise UsageError(
-        f"unknown data set '{name}'{f' (did you mean {near[0]}?)' if near else ''}; "
-        f"known: {', '.join(KNOWN)}, and image folders or archives under {home()} (LTH_DATA)"
-    )
+def _kept(path: Path) -> bool:
+    """Whether there is a file of this format."""
+    if not path.is_file():
+        return False
+    with _opened(path) as file:
+        return (file.metadata() or {}).get("format") == FORMAT
 
 
 def _fingerprint(train: Split, test: Split) -> str:
@@ -206,11 +213,12 @@ def _fingerprint(train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
-def _save(path: Path, train: Split, test: Split, classes: int) -> None:
+def _save(path: Path, train: Split, test: Split, names: Sequence[str], remarks: Sequence[str]) -> None:
     """Writes both splits whole or not at all."""
     tensors = {"train.images": train.images, "train.labels": train.labels}
     tensors |= {"test.images": test.images, "test.labels": test.labels}
-    meta = {"classes": str(classes), "fingerprint": _fingerprint(train, test)}
+    meta = {"format": FORMAT, "names": json.dumps(names), "remarks": json.dumps(remarks)}
+    meta["fingerprint"] = _fingerprint(train, test)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -232,8 +240,12 @@ def _digits() -> tuple[Split, Split]:
     small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
     images = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear").round().to(torch.uint8)
     labels = torch.from_numpy(digits.target).long()
-    shuffled = np.random.default_rng(0).permutation(len(labels))
-    by_class = shuffled[np.argsort(digits.target[shuffled], kind="stable")]
     testing = torch.zeros(len(labels), dtype=torch.bool)
-    testing[by_class[::5]] = True
+    testing[_by_class(digits.target, np.random.default_rng(0))[::5]] = True
     return Split(images[~testing], labels[~testing]), Split(images[testing], labels[testing])
+
+
+def _by_class(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The places of all labels, class after class, in random order within each."""
+    shuffled = generator.permutation(len(labels))
+    return shuffled[np.argsort(labels[shuffled], kind="stable")]

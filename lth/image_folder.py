@@ -1,99 +1,117 @@
 """Image folders, `train/<class>/*` and `test/<class>/*` (or `val`), as directory or archive, to tensors.
 
-The two folders may lie one directory deeper. Archives are read in memory: nothing is unpacked to the disk.
+The folders may lie one directory deeper, and class folders may have folders of their own. What a person sees in
+an image folder is what is read: symbolic links are followed, what is hidden or left behind by tools is not
+looked at. What cannot be read is an error, and what is left out is told.
 """
 
 from __future__ import annotations
 
-import io
-import lzma
-import tarfile
-import zlib
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from lth import archive, layout, picture
 from lth.errors import LthError
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-Picture = tuple[str, str, np.ndarray]  # class, path inside the source, pixels (H, W) or (H, W, 3)
+Picture = tuple[int, np.ndarray]  # label, pixels (H, W) or (H, W, 3)
 
 
-def read(source: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]:
-    """((images, labels) of train, the same of test, number of classes) of the directory or archive `source`.
+def read(source: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[str, ...], list[str]]:
+    """((images, labels) of train, the same of test, class names, remarks) of the directory or archive `source`.
 
-    images: uint8 (N, C, H, W) in the order of class and file name, C = 1 where all images are grey, else 3.
-    labels: int64 (N,), the place of the class among the sorted class names.
-    Raises LthError for a damaged archive or image, images of several sizes, a split or class that is missing.
+    images: uint8 (N, C, H, W) in the order of class and file name, C = 1 where all images are grey, else 3;
+    `lth.picture.decode` says how a file becomes bytes. labels: int64 (N,), the place of the class among the sorted
+    names. remarks: sentences on what was left out, for the reader (see `lth.layout.arrange`).
+    Raises LthError, naming the file or folder, for what is damaged or unreadable, images of several sizes, a split
+    or class that is missing or empty, and fewer than two classes.
     """
-    pictures: dict[str, list[Picture]] = {"train": [], "test": [], "val": []}
-    first = None
-    for path, content in _files(source):
-        if (place := _place(path)) is None:
-            continue
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-        except Exception as error:  # each of Pillow's decoders fails in its own way
-            raise LthError(f"{path} in {source} is not a readable image: {error}") from error
-        first = first or (path, pixels.shape)
-        if pixels.shape[:2] != first[1][:2]:
-            sizes = f"{first[0]} is {_size(first[1])}, {path} is {_size(pixels.shape)}"
-            raise LthError(f"images in {source} differ in size ({sizes}): scale them to one size first")
-        split, kind = place
-        pictures[split].append((kind, path, pixels))
-    train, test = pictures["train"], pictures["test"] or pictures["val"]
-    if not train or not test:
-        missing = "test/<class>/ (or val/<class>/)" if train else "train/<class>/"
-        raise LthError(f"{source} holds no images in {missing}")
-    classes = sorted({kind for kind, _, _ in train})
-    if strange := sorted({kind for kind, _, _ in test} - set(classes)):
-        raise LthError(f"{source} has test images of classes without training images: {', '.join(strange)}")
-    channels = 1 if all(pixels.ndim == 2 for _, _, pixels in train + test) else 3
-    return _stack(train, classes, channels), _stack(test, classes, channels), len(classes)
+    paths, content = _directory(source) if source.is_dir() else _archive(source)
+    train, test, remarks = layout.arrange(paths, source)
+    names = tuple(sorted(train))
+    first, several = None, []
+    pictures: list[list[Picture]] = [[], []]
+    for part, classes in zip(pictures, (train, test), strict=True):
+        for label, path in [(label, path) for label, name in enumerate(names) for path in classes.get(name, ())]:
+            data = content(path)
+            try:
+                pixels, pages = picture.decode(data)
+            except Exception as error:  # each of Pillow's decoders fails in its own way
+                raise LthError(f"{path} in {source} is not a readable image: {error}") from error
+            first = first or (path, pixels.shape)
+            if pixels.shape[:2] != first[1][:2]:
+                sizes = f"{first[0]} is {_size(first[1])}, {path} is {_size(pixels.shape)}"
+                raise LthError(f"images in {source} differ in size ({sizes}): scale them to one size first")
+            if pages > 1:
+                several.append(path)
+            part.append((label, pixels))
+    if several:
+        remarks.append(f"{layout.some(several)} with several pages or frames: only the first is read")
+    channels = 1 if all(pixels.ndim == 2 for part in pictures for _, pixels in part) else 3
+    return *(_stack(part, channels) for part in pictures), names, remarks
 
 
-def _files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Path inside `source` and content of every image file in it."""
-    if source.is_dir():
-        for path in source.rglob("*"):
-            if path.name.lower().endswith(IMAGES) and path.is_file():
-                yield path.relative_to(source).as_posix(), path.read_bytes()
-        return
+def listing(source: Path) -> list[tuple[str, os.stat_result]]:
+    """Every file and folder of a directory that is looked at, links followed: path inside it (a folder's ends in
+    «/»), and what the system knows of it. LthError, naming it, for what cannot be read."""
+    found: list[tuple[str, os.stat_result]] = []
+
+    def walk(folder: Path, inside: str, above: tuple[tuple[int, int], ...]) -> None:
+        for name in sorted(os.listdir(folder)):
+            path = inside + name
+            if not layout.matters(path):
+                continue
+            status = (folder / name).stat()
+            if not stat.S_ISDIR(status.st_mode):
+                found.append((path, status))
+                continue
+            found.append((f"{path}/", status))
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                raise LthError(f"{path} in {source} is a link to a folder that it lies in: remove it")
+            walk(folder / name, f"{path}/", (*above, here))
+
     try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                if member.isfile() and member.name.lower().endswith(IMAGES):
-                    yield member.name, archive.extractfile(member).read()
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        raise LthError(f"{source} is damaged ({error}): fetch it again") from error
+        status = source.stat()
+        walk(source, "", ((status.st_dev, status.st_ino),))
+    except OSError as error:
+        raise LthError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return found
 
 
-def _place(path: str) -> tuple[str, str] | None:
-    """(split, class) of train/cat/1.png or pets/train/cat/1.png; None for a file that is in no split."""
-    parts = [part for part in path.split("/") if part != "."]
-    if parts[-1].startswith("."):  # what macOS adds to archives
-        return None
-    for depth in (0, 1):
-        if len(parts) >= depth + 3 and parts[depth] in ("train", "test", "val"):
-            return parts[depth], parts[depth + 1]
-    return None
+def _directory(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """The paths in a directory, and what gives a file's content."""
+
+    def content(path: str) -> bytes:
+        try:
+            return (source / path).read_bytes()
+        except OSError as error:
+            raise LthError(f"{path} in {source} cannot be read: {error.strerror}") from error
+
+    return [path for path, _ in listing(source)], content
+
+
+def _archive(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """The paths in an archive, and what gives a file's content."""
+    members = archive.members(source)
+    paths = [path for path in members if layout.matters(path)]
+    if links := [path for path in paths if members[path] is None]:
+        raise LthError(f"{links[0]} in {source} is a symbolic link: pack what it points to (tar --dereference)")
+    return paths, members.__getitem__
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}×{shape[0]}"
 
 
-def _stack(pictures: list[Picture], classes: list[str], channels: int) -> tuple[Tensor, Tensor]:
-    pictures.sort(key=lambda picture: picture[:2])
-    images = torch.empty(len(pictures), channels, *pictures[0][2].shape[:2], dtype=torch.uint8)
-    for image, (_, _, pixels) in zip(images, pictures, strict=True):
+def _stack(pictures: list[Picture], channels: int) -> tuple[Tensor, Tensor]:
+    images = torch.empty(len(pictures), channels, *pictures[0][1].shape[:2], dtype=torch.uint8)
+    for image, (_, pixels) in zip(images, pictures, strict=True):
         # a grey image among coloured ones is the same in all channels
         image.copy_(torch.from_numpy(pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)))
-    number = {kind: i for i, kind in enumerate(classes)}
-    return images, torch.tensor([number[kind] for kind, _, _ in pictures])
+    return images, torch.tensor([label for label, _ in pictures])

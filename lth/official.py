@@ -22,25 +22,26 @@ from lth.errors import LthError
 
 @dataclass(frozen=True)
 class Official:
-    """What torchvision calls a data set, and how many images and classes it must have."""
+    """What torchvision calls a data set, and how many images it must have."""
 
     torchvision: str
     train: int
     test: int
-    classes: int
 
 
 SETS = {
-    "mnist": Official("MNIST", 60_000, 10_000, 10),
-    "fashion_mnist": Official("FashionMNIST", 60_000, 10_000, 10),
-    "cifar10": Official("CIFAR10", 50_000, 10_000, 10),
-    "cifar100": Official("CIFAR100", 50_000, 10_000, 100),
+    "mnist": Official("MNIST", 60_000, 10_000),
+    "fashion_mnist": Official("FashionMNIST", 60_000, 10_000),
+    "cifar10": Official("CIFAR10", 50_000, 10_000),
+    "cifar100": Official("CIFAR100", 50_000, 10_000),
 }
 ANSWER_SECONDS = 5  # a server that has not answered by then counts as out of reach
 
 
-def read(name: str, folder: Path, scratch: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]:
-    """((images, labels) of train, the same of test, number of classes) of the data set `name`.
+def read(
+    name: str, folder: Path, scratch: Path
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[str, ...]]:
+    """((images, labels) of train, the same of test, class names) of the data set `name`.
 
     images: uint8 (N, C, H, W); labels: int64 (N,). Taken from its files in `folder`, packed or unpacked, else
     downloaded. torchvision works on a copy inside `scratch`: what it unpacks or leaves half done stays
@@ -74,7 +75,7 @@ def read(name: str, folder: Path, scratch: Path) -> tuple[tuple[Tensor, Tensor],
                 splits = [kind(copy, train=train, download=True) for train in (True, False)]
         except (RuntimeError, OSError) as error:
             raise LthError(
-                f"{name} is not at hand: no {name}.safetensors and no (whole) {looked_for} in {folder} "
+                f"{name} is not at hand: no {name}.safetensors of this version and no (whole) {looked_for} in {folder} "
                 f"(LTH_DATA), and the download failed ({' '.join(str(error).split())}). Ways out: run "
                 f"`lth data {name}` on a machine with a network and copy its {name}.safetensors to {folder}; "
                 "point LTH_DATA at a folder that has it; or take `-p dataset=digits`, which needs no download"
@@ -85,7 +86,7 @@ def read(name: str, folder: Path, scratch: Path) -> tuple[tuple[Tensor, Tensor],
     found, expected = (len(train[0]), len(test[0])), (official.train, official.test)
     if found != expected:
         raise LthError(f"{name} in {folder} is damaged: {found} images (train, test), not {expected}")
-    return train, test, official.classes
+    return train, test, tuple(splits[0].classes)
 
 
 def _copy(part: str, folder: Path, copy: str) -> bool:

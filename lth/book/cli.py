@@ -135,12 +135,13 @@ def data(
     name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, cifar10, cifar100 or a path.")],
 ) -> None:
     """Fetch a data set, check it, and say what it is. It is kept under LTH_DATA."""
-    from lth.data import load
+    from lth.data import available, load
 
+    available(name)  # which tells what is noteworthy, each time
     found = load(name)
     print(
         f"{found.name}: {len(found.train)} training and {len(found.test)} test images, {found.shape}, "
-        f"{found.classes} classes, fingerprint {found.fingerprint[:16]}"
+        f"{found.classes} classes, fingerprint {found.fingerprint[:16]}\nclasses: {', '.join(found.names)}"
     )
 
 
