@@ -230,12 +230,11 @@ class Group:
         self.taking.note_masks()
 
     def result(self) -> Population:
-        """A contiguous copy of the replicas as they are now; pruned weights are +0, and never −0, so that a network is
-        the same to the bit when only the weights under its mask are kept."""
+        """A contiguous copy of the replicas as they are now."""
         copy = lambda ts: {n: t.clone(memory_format=torch.contiguous_format) for n, t in ts.items()}  # noqa: E731
         work = self.work
-        params = {n: p.masked_fill_(~work.masks[n], 0) if n in work.masks else p for n, p in copy(work.params).items()}
-        return replace(work, params=params, masks=copy(work.masks), buffers=copy(work.buffers))
+        copied = replace(work, params=copy(work.params), masks=copy(work.masks), buffers=copy(work.buffers))
+        return copied.with_plus_zeros()
 
     def table(self) -> pd.DataFrame:
         """The history, replica by replica, with the replicas' own columns in front."""

@@ -124,6 +124,12 @@ class Population:
         """The same networks with these columns set in the frame."""
         return replace(self, frame=self.frame.assign(**columns))
 
+    def with_plus_zeros(self) -> Population:
+        """The same networks with +0, and never −0, for every pruned weight: the same to the bit when only the weights
+        under the masks are kept."""
+        params = {n: p.masked_fill(~self.masks[n], 0) if n in self.masks else p for n, p in self.params.items()}
+        return replace(self, params=params)
+
     def to(self, device: str | torch.device) -> Population:
         move = lambda tensors: {n: t.to(device) for n, t in tensors.items()}  # noqa: E731
         return replace(self, params=move(self.params), masks=move(self.masks), buffers=move(self.buffers))

@@ -100,7 +100,10 @@ class Chapter:
         return pd.DataFrame(rows)
 
     def provenance(self) -> pd.DataFrame:
-        """Where these results come from, as a table; kept as provenance.json. Call it last."""
+        """Where these results come from, as a table; kept as provenance.json. Call it last.
+
+        networks.json has the names of all that the chapter used of the store.
+        """
         trained = pd.DataFrame(self.runs.values())
         stamp = {
             "chapter": self.name,
@@ -120,6 +123,7 @@ class Chapter:
         }
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / "provenance.json", json.dumps(stamp, indent=1))
+        write_text(self.out / "networks.json", json.dumps([f"runs/{key}" for key in sorted(self.runs)], indent=0))
         flat = {**stamp, "parameters": ", ".join(f"{k}={v}" for k, v in stamp["parameters"].items())}
         return pd.DataFrame({"what": flat.keys(), "this execution": [str(value) for value in flat.values()]})
 

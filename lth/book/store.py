@@ -1,6 +1,6 @@
 """The store: every trained replica once, under a name that says all that decided its result.
 
-    store/runs/<key>/       meta.json, history.csv, final.safetensors, step_<K>.safetensors
+    store/runs/<key>/       meta.json, history.csv, final.safetensors, step_<K>.safetensors (in the compact form)
     store/checkpoints/      unfinished training, one file each
     store/partial/          what is being written
 
@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 
 from lth.book.files import write_text
+from lth.book.networks import Archives
 from lth.data import Data
 from lth.engine import Plan
 from lth.errors import LthError
@@ -40,9 +41,10 @@ ABANDONED = 86_400.0  # seconds
 
 @dataclass(frozen=True)
 class Store:
-    """The runs under `root`."""
+    """The runs under `root`, and those in the archives that come with the book."""
 
     root: Path
+    archives: Archives = Archives()
 
     def train(
         self,
@@ -63,7 +65,7 @@ class Store:
         plan = Plan(data, recipe, **kind)
         check(population, plan)
         keys = run_keys(population, plan)
-        missing = [r for r, key in enumerate(keys) if not (self.root / "runs" / key).exists()]
+        missing = [r for r, key in enumerate(keys) if not self._holds(key)]
         if missing:
             name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
             checkpoint = self.root / "checkpoints" / f"{name}.safetensors"
@@ -80,7 +82,7 @@ class Store:
                 own["penalty"] = plan.penalty[missing]
             run = train(part, data, recipe, **own | {"updates": used}, checkpoint=checkpoint, watch=watch)
             for r, row in enumerate(missing):
-                self._write(keys[row], run, r, data, recipe)
+                self._write(keys[row], run, r, part, data, recipe)
             checkpoint.unlink(missing_ok=True)
             if run_keys(population, plan) != keys:
                 warnings.warn(
@@ -90,6 +92,10 @@ class Store:
                 )
         return self._read(keys, population, plan.keep)
 
+    def _holds(self, key: str) -> bool:
+        """Whether a run is here, or can be brought."""
+        return (self.root / "runs" / key).exists() or self.archives.bring(f"runs/{key}", self.root)
+
     def _sweep(self) -> None:
         """Removes what processes that were killed left half written, once it is a day old."""
         for leftover in [*self.root.glob("partial/*"), *self.root.glob("checkpoints/.*.partial")]:
@@ -97,11 +103,11 @@ class Store:
                 if time.time() - leftover.stat().st_mtime > ABANDONED:
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
-    def _write(self, key: str, run: Run, r: int, data: Data, recipe: Recipe) -> None:
+    def _write(self, key: str, run: Run, r: int, start: Population, data: Data, recipe: Recipe) -> None:
         partial = self.root / "partial" / uuid4().hex
         try:
             partial.mkdir(parents=True)
-            self._fill(partial, run, r, data, recipe)
+            self._fill(partial, run, r, start, data, recipe)
             target = self.root / "runs" / key
             target.parent.mkdir(exist_ok=True)
             with contextlib.suppress(OSError):  # another process was first
@@ -113,11 +119,13 @@ class Store:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _fill(self, partial: Path, run: Run, r: int, data: Data, recipe: Recipe) -> None:
-        """Writes everything of replica `r` into the folder `partial`."""
-        run.final[[r]].save(partial / "final.safetensors")
+    def _fill(self, partial: Path, run: Run, r: int, start: Population, data: Data, recipe: Recipe) -> None:
+        """Writes everything of replica `r` into the folder `partial`; not the start, which whoever asks for the run
+        has."""
+        run.final[[r]].save(partial / "final.safetensors", compact=True)
         for step, kept in run.snapshots.items():
-            kept[[r]].save(partial / f"step_{step}.safetensors")
+            if step > recipe.first_step or any((m[r] != start.masks[n][r]).any() for n, m in kept.masks.items()):
+                kept[[r]].save(partial / f"step_{step}.safetensors", compact=True)
         owner = (run.history["step"].diff() <= 0).cumsum()  # a replica's steps increase
         history = run.history[owner == r].drop(columns=run.final.frame.columns)
         others = [name for name in history if name.endswith("_before") and history[name].isna().all()]
@@ -149,9 +157,9 @@ class Store:
             folder, row = self.root / "runs" / key, population.frame.iloc[[r]].reset_index(drop=True)
             finals.append(replace(Population.load(folder / "final.safetensors", population.device), frame=row))
             for step, parts in snapshots.items():
-                parts.append(
-                    replace(Population.load(folder / f"step_{step}.safetensors", population.device), frame=row)
-                )
+                file = folder / f"step_{step}.safetensors"
+                kept = Population.load(file, population.device) if file.exists() else population[[r]].with_plus_zeros()
+                parts.append(replace(kept, frame=row))
             history = pd.read_csv(folder / "history.csv")
             histories.append(row.iloc[[0] * len(history)].reset_index(drop=True).assign(**history))
         final = concat(finals)

@@ -1,0 +1,115 @@
+"""Archives of networks: what was packed trains nowhere else, to the bit, and never comes half."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from lth.book import networks
+from lth.book.networks import Archives, pack
+from lth.book.store import Store
+from lth.errors import LthError
+from lth.identity import run_keys
+from lth.methods import prune
+from lth.recipe import Recipe
+
+RECIPE = Recipe(steps=12, batch_size=8)
+
+
+@pytest.fixture
+def trained(lenets, toy, tmp_path):
+    """A store with two sparse networks, their population, and the names of their runs."""
+    start = prune.apply(lenets, prune.magnitude_masks_per_layer(lenets, 0.9))[:2]
+    store = Store(tmp_path / "store", Archives(tmp_path / "none"))
+    store.train(start, toy, RECIPE, keep=[0, 6])
+    names = [f"runs/{folder.name}" for folder in (store.root / "runs").iterdir()]
+    return store, start, names
+
+
+def test_packed_networks_are_not_trained_again(trained, toy, tmp_path, monkeypatch):
+    store, start, names = trained
+    size = pack(names, store.root, tmp_path / "archives" / "chapter.zip")
+    assert size < 2.5 * 2 * 2 * 44_426 * 4 / 10  # of two states of two networks at 10 %, with masks and tables
+    before = store.train(start, toy, RECIPE, keep=[0, 6])
+    monkeypatch.setattr("lth.book.store.train", None)
+    other = Store(tmp_path / "other", Archives(tmp_path / "archives"))
+    after = other.train(start, toy, RECIPE, keep=[0, 6])
+    for one, two in ((before.final, after.final), (before.at(6), after.at(6)), (before.at(0), after.at(0))):
+        assert all(torch.equal(p, two.params[n]) for n, p in one.params.items())
+        assert all(torch.equal(m, two.masks[n]) for n, m in one.masks.items())
+    assert before.history.equals(after.history)
+    assert torch.equal(before.at(0).theta(), start.theta())
+    assert sorted(f"runs/{folder.name}" for folder in (other.root / "runs").iterdir()) == sorted(names)
+
+
+def test_the_same_networks_make_the_same_archive(trained, tmp_path):
+    store, _, names = trained
+    pack(names, store.root, tmp_path / "one.zip")
+    pack(names[::-1] * 2, store.root, tmp_path / "two.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+def test_archives_are_never_rewritten(trained, tmp_path):
+    store, _, names = trained
+    pack(names[:1], store.root, tmp_path / "one.zip")
+    before = (tmp_path / "one.zip").read_bytes()
+    with pytest.raises(LthError, match="never rewritten"):
+        pack(names, store.root, tmp_path / "one.zip")
+    with pytest.raises(LthError, match="runs/0000 is not in the store"):
+        pack(["runs/0000"], store.root, tmp_path / "two.zip")
+    assert (tmp_path / "one.zip").read_bytes() == before and not list(tmp_path.glob("*two*"))
+
+
+def test_measures_are_files_and_travel_too(tmp_path):
+    file = tmp_path / "store" / "measures" / "ab.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"measured")
+    pack(["measures/ab.safetensors"], tmp_path / "store", tmp_path / "archives" / "a.zip")
+    archives = Archives(tmp_path / "archives")
+    assert archives.bring("measures/ab.safetensors", tmp_path / "other")
+    assert (tmp_path / "other" / "measures" / "ab.safetensors").read_bytes() == b"measured"
+    assert not archives.bring("measures/cd.safetensors", tmp_path / "other")
+    assert not Archives(tmp_path / "nowhere").bring("measures/ab.safetensors", tmp_path / "other")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive"])
+def test_a_damaged_archive_is_named(content, tmp_path):
+    (tmp_path / "bad.zip").write_bytes(content)
+    with pytest.raises(LthError, match=r"bad.zip is damaged.*get it again"):
+        Archives(tmp_path).bring("runs/00", tmp_path / "store")
+
+
+def test_a_run_cut_short_in_an_archive_is_told_as_damaged(trained, toy, tmp_path):
+    store, start, names = trained
+    key = run_keys(start, plan(toy))[0]
+    archive = tmp_path / "archives" / "one.zip"
+    pack([f"runs/{key}"], store.root, archive)
+    torn = archive.with_name("torn.zip")
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(torn, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name)[:-1] if name.endswith("final.safetensors") else old.read(name))
+    archive.unlink()
+    with pytest.raises(LthError, match=f"run {key} .* is damaged .final.safetensors"):
+        Store(tmp_path / "other", Archives(torn.parent)).train(start[[0]], toy, RECIPE, keep=[0, 6])
+
+
+def plan(data):
+    from lth.engine import Plan
+
+    return Plan(data, RECIPE, keep=(0, 6))
+
+
+def test_the_books_own_archives_are_small_and_whole():
+    """All of them together stay below 60 MB, and each file says what it is."""
+    files = list(networks.SHIPPED.glob("*.zip"))
+    assert sum(file.stat().st_size for file in files) < 60e6
+    for name, (path, members) in Archives().files.items():
+        assert Path(name).parts[0] in ("runs", "measures"), (path, name)
+        if name.startswith("runs/"):
+            with zipfile.ZipFile(path) as archive:
+                meta = json.loads(archive.read(f"{name}/meta.json"))
+            assert {f"{name}/{file}" for file in meta["files"]} | {f"{name}/meta.json"} == set(members)
