@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lth.book import CHAPTERS, ROOT
 from lth.book.presets import parameters
+from lth.book.text import Markup, escape
 from lth.errors import LthError, UsageError
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
@@ -80,7 +81,7 @@ class Finding(BaseModel):
 def ledger() -> dict[str, Claim]:
     """All claims by id, in the order of the papers."""
     files = sorted(LEDGER.glob("*.json"))
-    claims = [Claim(**entry) for file in files for entry in json.loads(file.read_text())]
+    claims = [Claim(**entry) for file in files for entry in json.loads(file.read_text(encoding="utf-8"))]
     return {claim.id: claim for claim in claims}
 
 
@@ -124,7 +125,7 @@ def pseudo_values(statistic: Callable[[list[int]], float], n: int) -> list[float
 
 def paper_numbers(row: str, measures: Sequence[str], methods: Sequence[str]) -> list[float]:
     """The paper's numbers of a row ("E8") from its table in the ledger, measure by measure, method by method."""
-    with open(LEDGER / f"{row}_numbers.csv", newline="") as file:
+    with open(LEDGER / f"{row}_numbers.csv", newline="", encoding="utf-8") as file:
         told = {(line["measure"], line["method"]): float(line["paper"]) for line in csv.DictReader(file)}
     return [told[measure, method] for measure in measures for method in methods]
 
@@ -135,7 +136,7 @@ def findings(edition: Path) -> dict[str, Finding]:
     for chapter in CHAPTERS:
         file = edition / chapter / "claims.json"
         if file.exists():
-            found |= {entry["id"]: Finding(**entry) for entry in json.loads(file.read_text())}
+            found |= {entry["id"]: Finding(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))}
     return found
 
 
@@ -197,7 +198,7 @@ def scorecard(edition: Path) -> str:
         lines += ["```", ""]
         notes = PUBLISHED.with_name("notes") / f"{chapter}.md"
         if edition == PUBLISHED and notes.exists():
-            lines += [notes.read_text(), ""]
+            lines += [notes.read_text(encoding="utf-8"), ""]
     return "\n".join(lines)
 
 
@@ -210,13 +211,13 @@ def _run_line(chapter: Path) -> str:
     """When and on what a chapter's results were computed."""
     file = chapter / "provenance.json"
     if not file.exists():
-        return "Not part of this edition."
-    stamp = json.loads(file.read_text())
-    told = [f"{word} {stamp[key]}" for word, key in STAMPED.items() if key in stamp]
+        return "Not run in this edition: its page shows the published one."
+    stamp = json.loads(file.read_text(encoding="utf-8"))
+    told = [f"{word} {escape(stamp[key])}" for word, key in STAMPED.items() if key in stamp]
     return f"Computed {', '.join(told)}."
 
 
-def verdict_mark(words: str) -> str:
+def verdict_mark(words: str) -> Markup:
     """A verdict in its colour (MyST)."""
     kind = "not-run" if words.startswith("not run") else words.replace(" ", "-")
-    return f"[{words}]{{.verdict .{kind}}}"
+    return Markup(f"[{words}]{{.verdict .{kind}}}")
