@@ -125,7 +125,7 @@ def pack(source: Path, archive: Path, mode: str, inside: str = "") -> None:
 
 def test_image_folder_has_the_written_pixels_and_labels(folder: Path) -> None:
     pixels = write_images(folder / "pets")
-    (folder / "pets" / "train" / "notes.txt").write_text("not an image")
+    (folder / "pets" / "train" / "notes.txt").write_text("not an image", encoding="utf-8")
     pets = data.load("pets")
     assert pets.name == "pets" and pets.classes == 2 and pets.shape == (3, 6, 6)
     assert pets.train.labels.tolist() == [0, 0, 0, 1, 1, 1] and pets.test.labels.tolist() == [0, 1]
