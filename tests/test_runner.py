@@ -249,27 +249,16 @@ def test_what_the_user_named_is_what_runs_and_no_page_says_where_it_lies(tmp_pat
     """A data set, a store and a folder for results, all by paths that mean something else in the checkout."""
     mine = tmp_path / decoy.relative_to(ROOT)
     pictures(mine, seed=0)
-    places = {"HOME": str(tmp_path), "LTH_STORE": "~/store", "LTH_DATA": "", "XDG_CACHE_HOME": "cache"}
-    few = ["-p", "steps=20", "-p", "prune_start=5", "-p", "prune_end=10"]
-    words = [
-        LTH,
-        "run",
-        "3",
-        "--preset",
-        "smoke",
-        *few,
-        "-p",
-        f"dataset=./{mine.relative_to(tmp_path)}",
-        "--out",
-        "out",
-    ]
+    places = {"HOME": str(tmp_path / "home"), "LTH_STORE": "~/store", "LTH_DATA": "", "XDG_CACHE_HOME": "cache"}
+    chosen = [f"dataset=./{mine.relative_to(tmp_path)}", "steps=20", "prune_start=5", "prune_end=10"]
+    words = [LTH, "run", "3", "--preset", "smoke", "--out", "out", *(w for pair in chosen for w in ("-p", pair))]
     pipes = {"capture_output": True, "encoding": "utf-8"}
     said = subprocess.run(words, cwd=tmp_path, env=os.environ | places, check=False, **pipes)
     assert said.returncode == 0, said.stderr
     assert said.stdout.splitlines()[1].startswith("  18 claims: 18 not run at this scale; in this smaller run ")
     assert "lt_basin, cell 3 of 14: " in said.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "cache", "out", "store"]
-    assert len(list((tmp_path / "store" / "runs").iterdir())) == 17
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "cache", "home", "out"]
+    assert len(list((tmp_path / "home" / "store" / "runs").iterdir())) == 17
 
     stamp = json.loads((tmp_path / "out" / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))
     assert stamp["data fingerprint"] == data.load(str(mine)).fingerprint != data.load(str(decoy)).fingerprint
