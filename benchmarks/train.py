@@ -195,7 +195,7 @@ def clock(device: str) -> float:
 
 def busy_elsewhere() -> float:
     """Core-seconds that other programs have used since the machine was started, but for those that yield (`nice`)."""
-    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="utf-8").split("\n")[0].split()[1:9]]
     yielding, (idle, waiting) = ticks[1], ticks[3:5]
     return (sum(ticks) - yielding - idle - waiting) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
@@ -241,7 +241,7 @@ def free_memory(device: str) -> int:
     """Bytes."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     return int(told["MemAvailable"].split()[0]) * 1024
 
 
@@ -293,7 +293,7 @@ def merged(path: Path, machine: dict[str, Any], row: dict[str, Any]) -> dict[str
 
     Rows of another machine or another torch do not stay.
     """
-    told = json.loads(path.read_text()) if path.exists() else {}
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = told["rows"] if told and {k: told[k] for k in machine} == machine else []
     kind = lambda row: [row[key] for key in ("precision", "model", "batch", "replicas")]  # noqa: E731
     names = list(ARCHITECTURES)

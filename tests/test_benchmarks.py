@@ -170,8 +170,8 @@ def test_out_of_memory_is_a_row(bench: ModuleType, monkeypatch: pytest.MonkeyPat
 def test_a_new_row_takes_the_place_of_the_old_one(bench: ModuleType, tmp_path: Path):
     path, here = tmp_path / "machine.json", {k: v for k, v in machine("cpu").items() if k != "rows"}
     for new in (row("resnet20", 4), row("lenet5", 16), row("lenet5", 4), row("lenet5", 16, ratio=5.0)):
-        path.write_text(json.dumps(bench.merged(path, here, new)))
-    rows = json.loads(path.read_text())["rows"]
+        path.write_text(json.dumps(bench.merged(path, here, new)), encoding="utf-8")
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     assert [(r["model"], r["replicas"], r["ratio"]) for r in rows] == [
         ("lenet5", 4, 4.0),
         ("lenet5", 16, 5.0),
@@ -215,9 +215,9 @@ def test_it_runs(tmp_path: Path):
     command = [sys.executable, str(SCRIPT), "--quick", "--device", "cpu", "--models", "lenet5", "--replicas", "3"]
     command += ["--seconds", "0.3", "--json", str(path)]
     surroundings = os.environ | {"OMP_NUM_THREADS": "1"}
-    said = subprocess.run(command, capture_output=True, text=True, env=surroundings, timeout=120)
+    said = subprocess.run(command, capture_output=True, encoding="utf-8", env=surroundings, timeout=120)
     assert said.returncode == 0, said.stderr
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     assert found["kind"] == "cpu" and found["torch"] == torch.__version__
     (row,) = found["rows"]
     ours, plain = row["replica_steps_per_second"], row["plain_replica_steps_per_second"]
@@ -239,10 +239,12 @@ def page(tmp_path: Path) -> Callable[..., str]:
         folder = tmp_path / "book" / "benchmarks"
         folder.mkdir(parents=True, exist_ok=True)
         for name, told in machines.items():
-            (folder / f"{name}.json").write_text(json.dumps(told))
-        (tmp_path / "book" / "speed.md").write_text((ROOT / "book" / "speed.md").read_text())
+            (folder / f"{name}.json").write_text(json.dumps(told), encoding="utf-8")
+        (tmp_path / "book" / "speed.md").write_text(
+            (ROOT / "book" / "speed.md").read_text(encoding="utf-8"), encoding="utf-8"
+        )
         speed.write(tmp_path)
-        return (tmp_path / "book" / "speed.md").read_text()
+        return (tmp_path / "book" / "speed.md").read_text(encoding="utf-8")
 
     return make
 
@@ -293,7 +295,7 @@ def test_numbers(value: float, text: str):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "book" / "benchmarks").glob("*.json")), ids=lambda file: file.stem)
 def test_what_is_kept_hangs_together(file: Path):
-    told = json.loads(file.read_text())
+    told = json.loads(file.read_text(encoding="utf-8"))
     assert told["kind"] in ("cpu", "cuda") and told["rows"]
     rows = pd.DataFrame(told["rows"])
     assert set(rows["model"]) <= set(ARCHITECTURES) and not rows.duplicated(["model", "replicas", "precision"]).any()
@@ -305,8 +307,10 @@ def test_what_is_kept_hangs_together(file: Path):
 
 def test_the_fastest_of_each_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     rows = [row("resnet20", 1), row("resnet20", 4, images_per_second=7000.0), row("lenet5", 4)]
-    (tmp_path / "a.json").write_text(json.dumps(machine("cpu", *rows, left_out("resnet20", 64))))
-    (tmp_path / "b.json").write_text(json.dumps(machine("cuda", row("resnet20", 16, images_per_second=90000.0))))
+    (tmp_path / "a.json").write_text(json.dumps(machine("cpu", *rows, left_out("resnet20", 64))), encoding="utf-8")
+    (tmp_path / "b.json").write_text(
+        json.dumps(machine("cuda", row("resnet20", 16, images_per_second=90000.0))), encoding="utf-8"
+    )
     monkeypatch.setattr(speed, "BENCHMARKS", tmp_path)
     found = speed.fastest("resnet20")
     assert found.to_dict("list") == {

@@ -167,7 +167,7 @@ def test_the_scorecard_tells_what_was_found(tmp_path):
     chapter.mkdir()
     good = claims.judge(claims.ledger()["E8.d_init"], [3.0, 3.1, 3.2], AT_SCALE)
     bad = claims.judge(claims.ledger()["E8.d_final"], [1.0, 1.1, 1.2], AT_SCALE)
-    (chapter / "claims.json").write_text(json.dumps([good.model_dump(), bad.model_dump()]))
+    (chapter / "claims.json").write_text(json.dumps([good.model_dump(), bad.model_dump()]), encoding="utf-8")
     page = scorecard.page(tmp_path)
     assert "1 reproduced" in page and "1 not reproduced" in page and f"{len(claims.ledger()) - 2} not run" in page
     assert "3.1 [2.85, 3.35], n = 3" in page

@@ -18,15 +18,15 @@ from lth.book.site import check
 @pytest.mark.parametrize("chapter, notebook", CHAPTERS.items())
 def test_every_chapter_is_published_whole(chapter, notebook):
     check(PUBLISHED, chapter, Path(notebook).name)
-    found = [finding["id"] for finding in json.loads((PUBLISHED / chapter / "claims.json").read_text())]
+    found = [finding["id"] for finding in json.loads((PUBLISHED / chapter / "claims.json").read_text(encoding="utf-8"))]
     assert found == [claim.id for claim in ledger().values() if claim.chapter == chapter]
-    stamp = json.loads((PUBLISHED / chapter / "provenance.json").read_text())
+    stamp = json.loads((PUBLISHED / chapter / "provenance.json").read_text(encoding="utf-8"))
     assert "uncommitted" not in stamp["commit"]
 
 
 def test_the_verdicts_of_the_basin_follow_from_its_tables():
     folder = PUBLISHED / "lt_basin"
-    findings = {finding["id"]: finding for finding in json.loads((folder / "claims.json").read_text())}
+    findings = {finding["id"]: finding for finding in json.loads((folder / "claims.json").read_text(encoding="utf-8"))}
     table = pd.read_csv(folder / "data" / "distances.csv").pivot(index="seed", columns="method")
     paths = pd.read_csv(folder / "data" / "paths.csv")
 

@@ -12,15 +12,15 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS]
 LOCKED = [
     Requirement(line)
-    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 ]
-ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
 
 
 def exact(requirement: Requirement) -> bool:
@@ -67,6 +67,6 @@ def test_python_versions_agree() -> None:
     (line,) = [e for e in ENVIRONMENT if isinstance(e, str) and e.startswith("python")]
     supported = SpecifierSet(PROJECT["requires-python"])
     assert line.removeprefix("python=") in supported
-    setup = (ROOT / "scripts" / "setup.sh").read_text()
+    setup = (ROOT / "scripts" / "setup.sh").read_text(encoding="utf-8")
     lowest = min(int(minor) for minor in range(20) if f"3.{minor}" in supported)
     assert f">= 3{lowest:02d}" in setup

@@ -260,7 +260,7 @@ def _save(path: Path, tensors: dict, header: object) -> None:
 DAMAGE = {
     "missing": lambda path, tensors, header: path.unlink(),
     "empty": lambda path, tensors, header: path.write_bytes(b""),
-    "text": lambda path, tensors, header: path.write_text("not a population"),
+    "text": lambda path, tensors, header: path.write_text("not a population", encoding="utf-8"),
     "half": lambda path, tensors, header: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "a folder": lambda path, tensors, header: (path.unlink(), path.mkdir()),
     "no header": lambda path, tensors, header: save_file(tensors, path),

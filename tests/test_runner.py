@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from lth import data
 from lth.book import CHAPTERS, ROOT, runner
+from lth.book.chapter import Chapter
+from lth.book.claims import ledger
+from lth.book.presets import parameters
 from lth.errors import LthError, Stopped
 
 LTH = Path(sys.executable).with_name("lth")
@@ -50,32 +58,76 @@ WRITE = "import os, pathlib; (pathlib.Path(os.environ['LTH_OUT']) / 'x.txt').wri
 
 def test_a_failing_cell_leaves_the_older_result(run, tmp_path):
     folder = run(WRITE)
-    assert (folder / "x.txt").read_text() == "2"
+    assert (folder / "x.txt").read_text(encoding="utf-8") == "2"
     before = (folder / "tiny.ipynb").read_bytes()
     with pytest.raises(LthError, match="tiny: cell .* failed: ZeroDivisionError: division by zero") as failure:
         run(WRITE, "1 / 0")
     assert (folder / "tiny.ipynb").read_bytes() == before
     assert sorted(path.name for path in folder.parent.iterdir()) == ["tiny"]
     kept = Path(os.environ["LTH_STORE"]) / "failed" / "tiny.ipynb"
-    assert str(kept) in str(failure.value) and "ZeroDivisionError" in kept.read_text()
+    assert str(kept) in str(failure.value) and "ZeroDivisionError" in kept.read_text(encoding="utf-8")
 
 
-def test_a_result_set_aside_by_a_killed_run_comes_back(run, tmp_path):
-    """Killed between the two renames that put a new result in the place of the old one."""
+HERE, DAY = socket.gethostname(), 86_400
+
+
+def ended() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("machine", "process", "days", "left"),
+    [
+        (HERE, ended, 0, False),
+        (HERE, os.getpid, 0, True),
+        (HERE, os.getpid, 2, True),
+        ("an-other.node", ended, 0, True),
+        ("an-other.node", ended, 0.9, True),
+        ("an-other.node", os.getpid, 1.1, False),
+        ("odd", lambda: "x", 0, True),
+        ("odd", lambda: "x", 1.1, False),
+    ],
+)
+def test_what_others_are_writing_stays_and_what_they_left_goes(run, machine, process, days, left):
+    """A result that was set aside comes back where the other was killed between its two renames."""
     folder = run(WRITE)
-    gone = folder.parent / ".tiny-999999-x"
-    gone.mkdir()
-    folder.rename(gone / "old")
+    other = folder.parent / f".tiny-{machine}-{process()}-x_1"
+    (other / "control").mkdir(parents=True)
+    folder.rename(other / "old")
+    then = time.time() - days * DAY
+    for path in [other, *other.rglob("*")]:
+        os.utime(path, (then, then))
     with pytest.raises(LthError):
         run("1 / 0")
-    assert (folder / "x.txt").read_text() == "2" and not gone.exists()
+    assert other.exists() == left
+    assert (folder / "x.txt").exists() != left
+
+
+def test_a_folder_of_another_machine_is_as_young_as_its_youngest_file(run):
+    folder = run(WRITE)
+    other = folder.parent / ".tiny-elsewhere-1-x"
+    (other / "control").mkdir(parents=True)
+    (other / "control" / "progress.json").write_text("{}", encoding="utf-8")
+    for path in (other, other / "control"):
+        os.utime(path, (0, 0))
+    run(WRITE)
+    assert other.exists()
+
+
+def test_a_kernel_that_was_killed_ran_out_of_memory(run):
+    with pytest.raises(LthError, match="its process was killed, most likely because memory ran out") as failure:
+        run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert "\n" not in str(failure.value) and "what was trained is kept" in str(failure.value)
 
 
 def test_a_newer_result_replaces_the_folder_whole(run):
     run(WRITE, "(pathlib.Path(os.environ['LTH_OUT']) / 'old.txt').write_text('')")
     folder = run(WRITE)
     assert sorted(path.name for path in folder.iterdir()) == ["tiny.ipynb", "x.txt"]
-    noted = json.loads((folder / "tiny.ipynb").read_text())["metadata"]["papermill"]
+    noted = json.loads((folder / "tiny.ipynb").read_text(encoding="utf-8"))["metadata"]["papermill"]
     assert noted["input_path"] == noted["output_path"] == "tiny.ipynb"  # no folders of this machine
 
 
@@ -108,13 +160,13 @@ except KeyboardInterrupt:
     with pytest.raises(Stopped, match="The same command goes on from there"):
         run(cell, deadline=time.monotonic() + 8)
     assert time.monotonic() - started < 40
-    assert noted.read_text() == "stopped cleanly"
+    assert noted.read_text(encoding="utf-8") == "stopped cleanly"
 
 
 def cli(*words: str, store: Path, out: Path, **how) -> subprocess.Popen:
     environment = {**os.environ, "LTH_STORE": str(store)}
     words = (LTH, "run", "lt_basin", "--preset", "smoke", *SMALL, "--out", out, *words)
-    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how)
+    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT, **how)
 
 
 def wait_for(process: subprocess.Popen, words: str) -> None:
@@ -136,7 +188,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     store = tmp_path / "store-b"
     older = disturbed / "lt_basin" / "older.txt"
     older.parent.mkdir(parents=True)
-    older.write_text("an older result")
+    older.write_text("an older result", encoding="utf-8")
     limited = cli("--time-limit", "4s", store=store, out=disturbed)
     assert limited.wait() == 75, limited.stderr.read()
     assert "The same command goes on from there" in limited.stderr.read()
@@ -162,11 +214,82 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
         pd.testing.assert_frame_equal(
             pd.read_csv(file), pd.read_csv(disturbed / "lt_basin" / "data" / file.name), rtol=0, atol=0
         )
-    claims = [json.loads((out / "lt_basin" / "claims.json").read_text()) for out in (whole, disturbed)]
+    claims = [json.loads((out / "lt_basin" / "claims.json").read_text(encoding="utf-8")) for out in (whole, disturbed)]
     assert claims[0] == claims[1]
-    stamp = json.loads((whole / "lt_basin" / "provenance.json").read_text())
+    stamp = json.loads((whole / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))
     assert stamp["parameters"]["steps"] == 600 and stamp["preset"] == "smoke"
     assert stamp["networks trained"] == 17  # 3 pruned, 12 under one mask, 3 tickets of which one is known
+
+
+NAME = "a $x$ *b* [l](m)"
+
+
+def pictures(folder: Path, seed: int) -> None:
+    """28 × 28 images of two classes, one bright above, one below."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", 60), ("test", 20)):
+        for number, kind in enumerate(("cat", "dog")):
+            (folder / split / kind).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 120, (28, 28))
+                pixels[14 * number : 14 * number + 14] += 120
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / split / kind / f"{i}.png")
+
+
+@pytest.fixture
+def decoy():
+    """Other pictures, which the same relative path means inside the checkout."""
+    folder = ROOT / "build" / f"decoy-{os.getpid()}" / NAME
+    pictures(folder, seed=1)
+    yield folder
+    shutil.rmtree(folder.parent)
+
+
+def test_what_the_user_named_is_what_runs_and_no_page_says_where_it_lies(tmp_path, decoy):
+    """A data set, a store and a folder for results, all by paths that mean something else in the checkout."""
+    mine = tmp_path / decoy.relative_to(ROOT)
+    pictures(mine, seed=0)
+    places = {"HOME": str(tmp_path / "home"), "LTH_STORE": "~/store", "LTH_DATA": "", "XDG_CACHE_HOME": "cache"}
+    chosen = [f"dataset=./{mine.relative_to(tmp_path)}", "steps=20", "prune_start=5", "prune_end=10"]
+    words = [LTH, "run", "3", "--preset", "smoke", "--out", "out", *(w for pair in chosen for w in ("-p", pair))]
+    pipes = {"capture_output": True, "encoding": "utf-8"}
+    said = subprocess.run(words, cwd=tmp_path, env=os.environ | places, check=False, **pipes)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[1].startswith("  18 claims: 18 not run at this scale; in this smaller run ")
+    assert "lt_basin, cell 3 of 14: " in said.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "cache", "home", "out"]
+    assert len(list((tmp_path / "home" / "store" / "runs").iterdir())) == 17
+
+    stamp = json.loads((tmp_path / "out" / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))
+    assert stamp["data fingerprint"] == data.load(str(mine)).fingerprint != data.load(str(decoy)).fingerprint
+    assert stamp["data"] == stamp["parameters"]["dataset"] == NAME
+    executed = nbformat.read(tmp_path / "out" / "lt_basin" / "03_lt_basin.ipynb", as_version=4)
+    assert executed.metadata.papermill.parameters.dataset == NAME
+    for file in (path for path in (tmp_path / "out").rglob("*") if path.suffix in (".ipynb", ".json", ".csv")):
+        text = file.read_text(encoding="utf-8")
+        assert not any(place in text for place in (str(tmp_path), str(ROOT), sys.prefix, str(Path.home()))), file
+
+
+def test_a_notebook_opened_by_hand_knows_its_paths_from_the_start(tmp_path, monkeypatch):
+    pictures(tmp_path / "mine", seed=0)
+    monkeypatch.chdir(tmp_path)
+    for name in ("LTH_CONTROL", "LTH_DATASET", "LTH_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, place in {"LTH_STORE": "store", "LTH_OUT": "out", "XDG_CACHE_HOME": "cache"}.items():
+        monkeypatch.setenv(name, place)
+    chapter = Chapter("lt_basin", parameters("lt_basin", "smoke", {"dataset": "./mine"}).model_dump())
+    assert (chapter.store.root, chapter.out) == (tmp_path / "store", tmp_path / "out")
+    assert chapter.parameters.dataset == str(tmp_path / "mine")
+    chapter.runs = {"key": {"device": "CPU", "seconds": 1.0}}
+    shown = chapter.provenance()
+    assert str(tmp_path) not in shown.to_csv() + (tmp_path / "out" / "provenance.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))["data"] == "mine"
+
+
+def test_an_own_data_set_called_mnist_decides_nothing(tmp_path, monkeypatch):
+    """The page calls it by its name, but it is not the one that the claims are about."""
+    values = parameters("lt_basin", "paper", {"dataset": str(tmp_path / "mnist")}).model_dump()
+    assert not any(claim.at_scale(values) for claim in ledger().values() if claim.chapter == "lt_basin")
 
 
 def test_a_damaged_run_is_named_and_mended(tmp_path):

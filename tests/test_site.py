@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import shutil
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, ROOT, site
+from lth.book import CHAPTERS, ROOT, claims, site
+from lth.book.figures import Table
 from lth.errors import LthError, UsageError
 
 SCORECARD = "# Scorecard\n\n| Claim | Verdict |\n|---|---|\n| E8 | reproduced |\n"
 TABLE = ":::{table} Paper and ours.\n:name: tab-NAME\n\n| method | accuracy |\n|:--|--:|\n| LT | 98 |\n:::\n"
+
+ODD = "a $x$ *b* [l](m) {cite}`x` <i>_y_</i> & \\(z\\) `c`|~"
 
 
 def png() -> str:
@@ -47,8 +53,8 @@ def edition(tmp_path: Path) -> Path:
     for chapter, notebook in CHAPTERS.items():
         folder = tmp_path / "edition" / chapter
         (folder / "data").mkdir(parents=True)
-        (folder / "data" / "paths.csv").write_text("alpha,loss\n0,1\n")
-        (folder / "provenance.json").write_text("{}")
+        (folder / "data" / "paths.csv").write_text("alpha,loss\n0,1\n", encoding="utf-8")
+        (folder / "provenance.json").write_text("{}", encoding="utf-8")
         figure = {"caption": f"Loss. [Data](data/{chapter}/paths.csv).", "name": f"fig-{chapter}"}
         shown = {"figure": figure, "image": {"alt": "A falling line."}}
         cells = [
@@ -65,8 +71,19 @@ def edition(tmp_path: Path) -> Path:
             "papermill": {"exception": None, "parameters": {"sparsity": 0.95}, "version": "2.7.0"},
         }
         content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}
-        (folder / Path(notebook).name).write_text(json.dumps(content))
+        (folder / Path(notebook).name).write_text(json.dumps(content), encoding="utf-8")
     return tmp_path / "edition"
+
+
+@pytest.fixture
+def published(edition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published edition that says so in every chapter."""
+    folder = tmp_path / "published"
+    shutil.copytree(edition, folder)
+    for chapter, notebook in CHAPTERS.items():
+        edit(folder / chapter / Path(notebook).name, lambda content: content["cells"].append(markdown("As published.")))
+    monkeypatch.setattr(claims, "PUBLISHED", folder)
+    return folder
 
 
 @pytest.fixture
@@ -75,13 +92,15 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("lth.book.scorecard.page", lambda edition: SCORECARD)
     folder = tmp_path / "build" / "site"
     (folder / "book").mkdir(parents=True)
-    (folder / "book" / "intro.html").write_text("older")
+    (folder / "book" / "intro.html").write_text("older", encoding="utf-8")
     return folder
 
 
 def survives(out: Path) -> bool:
     """The older site is there as it was, and nothing half-made beside it."""
-    return (out / "book" / "intro.html").read_text() == "older" and [p.name for p in out.parent.iterdir()] == ["site"]
+    return (out / "book" / "intro.html").read_text(encoding="utf-8") == "older" and [
+        p.name for p in out.parent.iterdir()
+    ] == ["site"]
 
 
 def remove(path: Path) -> None:
@@ -93,13 +112,13 @@ def remove_provenance(path: Path) -> None:
 
 
 def truncate(path: Path) -> None:
-    path.write_text(path.read_text()[:100])
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
 
 
 def edit(path: Path, change) -> None:
-    notebook = json.loads(path.read_text())
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     change(notebook)
-    path.write_text(json.dumps(notebook))
+    path.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def mark_failed(path: Path) -> None:
@@ -137,6 +156,38 @@ def test_unfit_edition_is_refused_before_any_work(edition: Path, out: Path, monk
     assert survives(out)
 
 
+def test_an_edition_without_any_chapter_is_refused(tmp_path: Path, out: Path):
+    with pytest.raises(UsageError, match="chapter gradient_flow is not in the edition"):
+        site.build(tmp_path / "nowhere", out)
+    assert survives(out)
+
+
+def test_a_chapter_that_is_nowhere_is_refused(edition: Path, published: Path, out: Path):
+    for folder in (edition, published):
+        shutil.rmtree(folder / "tweaks")
+    with pytest.raises(UsageError, match=f"chapter tweaks is not in the edition {published}"):
+        site.build(edition, out)
+    assert survives(out)
+
+
+def test_chapters_that_were_not_run_come_from_the_published_edition_and_say_so(
+    edition: Path, published: Path, tmp_path
+):
+    for chapter in CHAPTERS.keys() - {"lt_basin"}:
+        shutil.rmtree(edition / chapter)
+    (published / "tweaks" / "data" / "paths.csv").write_text("published\n", encoding="utf-8")
+    site.stage(edition, tmp_path / "source")
+    for chapter, notebook in CHAPTERS.items():
+        content = json.loads((tmp_path / "source" / notebook).read_text(encoding="utf-8"))
+        told = "\n".join(content["cells"][0]["source"].splitlines()[:4])
+        mark = ":::{note}\nThis chapter was not run in this edition: what you see is the published one."
+        assert told == f"# Chapter {chapter}\n\n{mark}" or chapter == "lt_basin" and mark not in told
+        assert (content["cells"][-1]["source"] == "As published.") == (chapter != "lt_basin")
+    data = tmp_path / "source" / "notebooks" / "data"
+    assert (data / "tweaks" / "paths.csv").read_text(encoding="utf-8") == "published\n"
+    assert "Not run in this edition" in claims.scorecard(edition)
+
+
 def test_an_empty_code_cell_counts_as_run(edition: Path):
     path = edition / "lt_basin" / "03_lt_basin.ipynb"
     edit(path, lambda notebook: notebook["cells"][3].update(execution_count=None, source="", outputs=[]))
@@ -147,7 +198,7 @@ def test_a_folder_that_is_no_site_is_left_alone(edition: Path, out: Path):
     (out / "book" / "intro.html").rename(out / "book" / "index.html")
     with pytest.raises(UsageError, match="not a site of this book"):
         site.build(edition, out)
-    assert (out / "book" / "index.html").read_text() == "older"
+    assert (out / "book" / "index.html").read_text(encoding="utf-8") == "older"
 
 
 def test_out_below_a_file_is_refused(edition: Path, out: Path):
@@ -174,23 +225,37 @@ def test_something_loaded_from_the_network_fails_the_build(edition: Path, out: P
     assert survives(out)
 
 
-def test_the_site_holds_the_edition(edition: Path, out: Path):
+def test_the_site_holds_the_edition(edition: Path, published: Path, out: Path):
+    table = Table(pd.DataFrame({"what": ["data"], "this": [ODD]}), "Provenance.", "odd")
+    odd = code("stamp()", {"text/html": "", "text/markdown": table._repr_markdown_()})
+    edit(edition / "lt_basin" / "03_lt_basin.ipynb", lambda notebook: notebook["cells"].append(odd))
+    shutil.rmtree(edition / "tweaks")
     index = site.build(edition, out)
-    assert index == out / "index.html" and "book/intro.html" in index.read_text()
+    assert index == out / "index.html" and "book/intro.html" in index.read_text(encoding="utf-8")
     assert [path.name for path in out.parent.iterdir()] == ["site"]
     for notebook in CHAPTERS.values():
         assert (out / notebook).with_suffix(".html").is_file()
-    chapter = (out / "notebooks" / "03_lt_basin.html").read_text()
+    chapter = (out / "notebooks" / "03_lt_basin.html").read_text(encoding="utf-8")
     assert 'alt="A falling line."' in chapter and "<figcaption>" in chapter and "Loss." in chapter
     assert "Paper and ours." in chapter and 'id="tab-lt-basin"' in chapter and "html form" not in chapter
     assert "_static/mathjax/tex-mml-chtml.js" in chapter and "thebe" not in chapter
-    assert [path.read_text() for path in out.glob("_downloads/*/paths.csv")] == ["alpha,loss\n0,1\n"] * len(CHAPTERS)
+    assert f"<td><p>{ODD}</p></td>" in html.unescape(chapter)
+    pages = {name: (out / page).with_suffix(".html").read_text(encoding="utf-8") for name, page in CHAPTERS.items()}
+    assert [name for name, page in pages.items() if "This chapter was not run in this edition" in page] == ["tweaks"]
+    assert "As published." in pages["tweaks"]
+    assert [path.read_text(encoding="utf-8") for path in out.glob("_downloads/*/paths.csv")] == [
+        "alpha,loss\n0,1\n"
+    ] * len(CHAPTERS)
     assert "mybinder.org" not in chapter or site.repository()
-    assert "reproduced" in (out / "book" / "scorecard.html").read_text()
+    assert "reproduced" in (out / "book" / "scorecard.html").read_text(encoding="utf-8")
 
 
 def test_table_of_contents_lists_the_chapters_in_order():
-    listed = [line.split()[-1] for line in (ROOT / "_toc.yml").read_text().splitlines() if "notebooks/" in line]
+    listed = [
+        line.split()[-1]
+        for line in (ROOT / "_toc.yml").read_text(encoding="utf-8").splitlines()
+        if "notebooks/" in line
+    ]
     assert [f"{page}.ipynb" for page in listed] == list(CHAPTERS.values())
 
 
@@ -215,7 +280,7 @@ def test_launch_buttons_only_on_github(edition: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(site, "ROOT", tmp_path)
     assert site.repository() == address
     site.stage(edition, tmp_path / "source")
-    config = (tmp_path / "source" / "_config.yml").read_text()
+    config = (tmp_path / "source" / "_config.yml").read_text(encoding="utf-8")
     assert ("mybinder.org" in config) == (address is not None)
     assert f"url: {address or chr(39) * 2}\n" in config
 

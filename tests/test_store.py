@@ -367,7 +367,7 @@ def test_what_killed_processes_left_is_swept_after_a_day(store, lenets, toy):
     torn = store.root / "checkpoints" / ".x.safetensors.1.partial"
     for folder in (old, new, torn.parent):
         folder.mkdir(parents=True)
-    torn.write_text("half")
+    torn.write_text("half", encoding="utf-8")
     for path in (old, torn):
         os.utime(path, (0, 0))
     store.train(lenets[[0]], toy, **HOW)
@@ -407,14 +407,16 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["final.safetensors", "step_20.safetensors", "history.csv", "meta.json"]
 )
-@pytest.mark.parametrize("how", [flip, Path.unlink, lambda path: path.write_text("")], ids=["bit", "lost", "empty"])
+@pytest.mark.parametrize(
+    "how", [flip, Path.unlink, lambda path: path.write_text("", encoding="utf-8")], ids=["bit", "lost", "empty"]
+)
 def test_a_damaged_run_is_named_with_the_way_out(store, filled, toy, trained, name, how):
     shutil.copytree(filled, store.root)
     population = glorot_uniform(Model("lenet5"), seeds=[0], method="dense")
     intact = store.train(population, toy, **HOW)
     (folder,) = runs(store)
     if (name, how) == ("meta.json", flip):
-        (folder / name).write_text(json.dumps({"files": ["final.safetensors"]}))
+        (folder / name).write_text(json.dumps({"files": ["final.safetensors"]}), encoding="utf-8")
     else:
         how(folder / name)
     with pytest.raises(LthError, match=f"lth store rm {folder.name}") as caught:
@@ -426,19 +428,19 @@ def test_a_damaged_run_is_named_with_the_way_out(store, filled, toy, trained, na
 
 def test_foreign_files_are_left_alone(store, filled, lenets, toy):
     shutil.copytree(filled, store.root)
-    (store.root / "runs" / "notes.txt").write_text("mine")
+    (store.root / "runs" / "notes.txt").write_text("mine", encoding="utf-8")
     (store.root / "runs" / "deadbeef").mkdir()
-    (store.root / "checkpoints" / "x.safetensors").write_text("mine too")
+    (store.root / "checkpoints" / "x.safetensors").write_text("mine too", encoding="utf-8")
     store.train(lenets, toy, **HOW)
-    assert (store.root / "runs" / "notes.txt").read_text() == "mine"
-    assert (store.root / "checkpoints" / "x.safetensors").read_text() == "mine too"
+    assert (store.root / "runs" / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert (store.root / "checkpoints" / "x.safetensors").read_text(encoding="utf-8") == "mine too"
     assert (store.root / "runs" / "deadbeef").is_dir()
 
 
 def test_a_file_in_the_place_of_a_run_is_named(store, lenets, toy):
     (key, *_) = run_keys(lenets, Plan(toy, **HOW))
     (store.root / "runs").mkdir(parents=True)
-    (store.root / "runs" / key).write_text("no run")
+    (store.root / "runs" / key).write_text("no run", encoding="utf-8")
     with pytest.raises(LthError, match=f"lth store rm {key}"):
         store.train(lenets, toy, **HOW)
 
@@ -458,7 +460,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(store, lenets, toy, cont
 
 
 def test_a_store_that_cannot_be_written_is_said_before_training(tmp_path, lenets, toy, trained):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(LthError, match="cannot write to the store.*LTH_STORE"):
         Store(tmp_path / "file" / "store").train(lenets, toy, **HOW)
     assert not trained

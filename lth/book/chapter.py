@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 
 from lth import data as datasets
 from lth.book import ROOT, claims, control, figures
-from lth.book.files import default_root, write_text
+from lth.book.files import absolute, data_set, default_root, settle_environment, shown, write_text
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.book.store import Store, device_name
@@ -39,21 +38,24 @@ def choose_device(wish: str) -> torch.device:
 class Chapter:
     """One execution of a chapter.
 
-    The runner says through the environment where results go (LTH_OUT), which preset (LTH_PRESET) and device
-    (LTH_DEVICE) are in force; by hand they go to build/by_hand, with the parameters of the notebook.
+    The runner says through the environment where results go (LTH_OUT), where the data set lies of which the
+    notebook knows the name (LTH_DATASET), which preset (LTH_PRESET) and device (LTH_DEVICE) are in force; by hand
+    results go to build/by_hand, with the parameters of the notebook.
     """
 
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
         """`values`: the notebook's variables, of which the chapter's parameters are checked and kept."""
         control.obey_stop()
+        settle_environment()
         figures.house_style()
         self.started = time.time()
         self.commit, self.dirty = _commit()  # of the code as it is now, when it is loaded
         self.name = name
         self.preset = os.environ.get("LTH_PRESET", "by hand")
-        self.out = Path(os.environ.get("LTH_OUT", ROOT / "build" / "by_hand" / name))
+        self.out = absolute(os.environ.get("LTH_OUT", ROOT / "build" / "by_hand" / name))
         self.device = choose_device(os.environ.get("LTH_DEVICE", "auto"))
         chosen = {field: values[field] for field in CHAPTER_PARAMETERS[name].model_fields}
+        chosen["dataset"] = data_set(os.environ.get("LTH_DATASET") or chosen["dataset"])
         self.parameters: BaseModel = parameters(name, "paper", chosen)
         self.data = datasets.load(self.parameters.dataset, self.device)
         self.store = Store(default_root())
@@ -97,7 +99,7 @@ class Chapter:
             }
             for claim, finding in zip(asked, found, strict=True)
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, dtype=object)  # in which the verdicts stay Markup
 
     def provenance(self) -> pd.DataFrame:
         """Where these results come from, as a table; kept as provenance.json. Call it last.
@@ -114,12 +116,12 @@ class Chapter:
             "trained on": ", ".join(sorted(set(trained["device"]))),
             "torch": torch.__version__,
             "cuda": torch.version.cuda if self.device.type == "cuda" else "not used",
-            "data": self.data.name,
+            "data": shown(self.data.name),
             "data fingerprint": self.data.fingerprint,
             "networks trained": len(trained),
             "training time": _minutes(trained["seconds"].sum()),
             "time of this execution": _minutes(time.time() - self.started),
-            "parameters": self.parameters.model_dump(),
+            "parameters": self.parameters.model_dump() | {"dataset": shown(self.parameters.dataset)},
         }
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / "provenance.json", json.dumps(stamp, indent=1))
@@ -131,7 +133,7 @@ class Chapter:
 def _commit() -> tuple[str, bool]:
     """Short hash of the checkout's commit, and whether files differ from it."""
     git = lambda *words: subprocess.run(  # noqa: E731
-        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+        ["git", "-C", str(ROOT), *words], capture_output=True, encoding="utf-8", check=False
     ).stdout.strip()
     try:
         return git("rev-parse", "--short=12", "HEAD") or "unknown", bool(git("status", "--porcelain"))

@@ -10,6 +10,7 @@ setting smaller still it was *not run*.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from lth.book import CHAPTERS, ROOT, estimates, power
 from lth.book.estimates import Estimate
 from lth.book.presets import parameters
+from lth.book.text import Markup
 from lth.errors import LthError, UsageError
 
 LEDGER = Path(__file__).parent / "ledger"
@@ -295,8 +297,6 @@ def _decides(claim: Claim, found: Estimate, groups: Sequence[Sequence[float]]) -
 
 def paper_numbers(row: str, measures: Sequence[str], methods: Sequence[str]) -> list[float]:
     """The paper's numbers of a row ("E8") from its table in the ledger, measure by measure, method by method."""
-    import csv
-
     with open(LEDGER / f"{row}_numbers.csv", newline="", encoding="utf-8") as file:
         told = {(line["measure"], line["method"]): float(line["paper"]) for line in csv.DictReader(file)}
     return [told[measure, method] for measure in measures for method in methods]
@@ -355,7 +355,7 @@ def verdict_words(finding: Finding | None) -> str:
     return finding.verdict
 
 
-def verdict_mark(words: str) -> str:
+def verdict_mark(words: str) -> Markup:
     """A verdict in its colour (MyST)."""
     kind = "not-run" if words.startswith("not run") else words.split(":")[0].replace(" ", "-")
-    return f"[{words}]{{.verdict .{kind}}}"
+    return Markup(f"[{words}]{{.verdict .{kind}}}")

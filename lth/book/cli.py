@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lth.book import CHAPTERS, ROOT
+from lth.book import CHAPTERS
+from lth.book.files import absolute, data_set, default_root, settle_environment
 from lth.errors import LthError, Stopped, UsageError
 
 TIME_IS_UP = 75  # stopped and kept: the same command goes on for as long as it ends with this code
@@ -31,7 +32,10 @@ cli.add_typer(store_cli, name="store")
 
 def app() -> None:
     """Entry point: a known failure is one line on stderr; exit code 2 for usage, 1 for the rest."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a sign that the terminal cannot show is a question mark
     try:
+        settle_environment()
         cli()
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
@@ -45,18 +49,26 @@ def app() -> None:
 
 
 @cli.command("list")
-def list_chapters(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def list_chapters(
+    only: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CHAPTERS]...", help="Names or numbers; all of them if none is given."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
     """The chapters, and every parameter with its type, meaning and value in each preset."""
     from lth.book.presets import PRESETS, parameters
+    from lth.book.runner import named
     from lth.book.settings import CHAPTER_PARAMETERS
 
+    wanted = [named(word) for word in only or CHAPTERS]
     chapters: dict[str, Any] = {}
-    for name, notebook in CHAPTERS.items():
+    for name in dict.fromkeys(wanted):
         kind = CHAPTER_PARAMETERS[name]
         presets = {preset: parameters(name, preset).model_dump() for preset in PRESETS}
         schema = kind.model_json_schema()["properties"]
         chapters[name] = {
-            "notebook": notebook,
+            "notebook": CHAPTERS[name],
             "about": (kind.__doc__ or "").splitlines()[0],
             "parameters": {
                 field: {
@@ -83,7 +95,9 @@ def list_chapters(as_json: Annotated[bool, typer.Option("--json", help="For prog
 
 @cli.command()
 def run(
-    chapters: Annotated[list[str] | None, typer.Argument(help="Which chapters; all of them if none is named.")] = None,
+    chapters: Annotated[
+        list[str] | None, typer.Argument(help="Names or numbers; all of them if none is given.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, night, gpu or paper; see `lth list`.")] = "quick",
     parameter: Annotated[
         list[str] | None,
@@ -94,40 +108,48 @@ def run(
         str | None,
         typer.Option(help="Stop cleanly after this long, e.g. 9m, 90s, 2h; the same command goes on (exit code 75)."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results: one folder per chapter.")] = Path("build/edition"),
+    out: Annotated[
+        Path, typer.Option(parser=absolute, metavar="FOLDER", help="For the results: one folder per chapter.")
+    ] = Path("build/edition"),
 ) -> None:
     """Execute chapters: train what the store does not hold yet, measure, write notebook, figures and data.
 
     Example: `lth run lt_basin --preset quick -p sparsity=0.9 -p seeds=3`, then `lth book --edition build/edition`.
     """
     from lth.book import runner
+    from lth.book.progress import Bar
 
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: one of auto, cpu, cuda")
     deadline = time.monotonic() + _seconds(time_limit) if time_limit else None
-    out = out.absolute()
     plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
     for chapter, values in plan.items():
         started = time.monotonic()
-        with _Bar() as bar:
+        with Bar() as bar:
             folder = runner.execute(
                 chapter, values, preset=preset, device=device, out=out, deadline=deadline, display=bar
             )
         print(f"{chapter}: done in {time.monotonic() - started:.0f} s: {_short(folder)}")
+        print(f"  {_came_out(folder)}")
 
 
 @cli.command()
 def book(
     edition: Annotated[
-        Path | None, typer.Option(help="Folder that `lth run` wrote; the published edition if not given.")
+        Path | None,
+        typer.Option(
+            parser=absolute, metavar="FOLDER", help="What `lth run` wrote; chapters it lacks are the published ones."
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the site goes.")] = Path("build/site"),
+    out: Annotated[Path, typer.Option(parser=absolute, metavar="FOLDER", help="Where the site goes.")] = Path(
+        "build/site"
+    ),
 ) -> None:
     """Build the site from executed chapters and print where it is."""
     from lth.book.claims import PUBLISHED
     from lth.book.site import build
 
-    print(build((edition or PUBLISHED).absolute(), out.absolute()))
+    print(build(edition or PUBLISHED, out))
 
 
 @cli.command()
@@ -149,7 +171,10 @@ def data(
 def claims(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     edition: Annotated[
-        Path | None, typer.Option(help="Whose findings to show; the published edition's if not given.")
+        Path | None,
+        typer.Option(
+            parser=absolute, metavar="FOLDER", help="Whose findings to show; the published edition's if not given."
+        ),
     ] = None,
 ) -> None:
     """The ledger: every claim with its test, fixed beforehand, and what is known of it."""
@@ -157,7 +182,7 @@ def claims(
 
     if edition and not edition.is_dir():
         raise UsageError(f"no edition at {edition}: `lth run --out {edition}` makes one")
-    found = findings((edition or PUBLISHED).absolute())
+    found = findings(edition or PUBLISHED)
     if as_json:
         entries = [
             {
@@ -187,7 +212,6 @@ def claims(
 @store_cli.command("ls")
 def store_ls() -> None:
     """Every stored run: key, when, model, data, method and seed, size; and what is unfinished."""
-    from lth.book.files import default_root
     from lth.book.store import Store
 
     store = Store(default_root())
@@ -215,8 +239,6 @@ def store_rm(
     """Remove runs; what is needed again is trained again."""
     import shutil
 
-    from lth.book.files import default_root
-
     root = default_root()
     present = {path.name: path for path in (root / "runs").glob("[0-9a-f]" * 16)}
     present |= {path.stem: path for path in (root / "checkpoints").glob("*.safetensors")}
@@ -233,11 +255,12 @@ def store_rm(
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
-    """name=value arguments as a dictionary."""
+    """name=value arguments as a dictionary; a data set that is a path is an absolute one."""
     for word in words:
         if "=" not in word:
             raise UsageError(f"-p {word}: write name=value, for example -p seeds=3")
-    return dict(word.split("=", 1) for word in words)
+    pairs = dict(word.split("=", 1) for word in words)
+    return {name: data_set(value) if name == "dataset" else value for name, value in pairs.items()}
 
 
 def _seconds(text: str) -> float:
@@ -249,69 +272,27 @@ def _seconds(text: str) -> float:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def _came_out(folder: Path) -> str:
+    """The verdicts of an executed chapter, counted, in one line."""
+    from lth.book.claims import findings, ledger, verdict_words
+
+    found = [finding for key, finding in findings(folder.parent).items() if ledger()[key].chapter == folder.name]
+    told = _counted(verdict_words(finding) for finding in found)
+    smaller = [finding for finding in found if not finding.at_scale]
+    if smaller:
+        told += "; in this smaller run " + _counted(one.verdict if one.n else "nothing to test" for one in smaller)
+    return f"{len(found)} claims: {told}"
+
+
+def _counted(words: Iterable[str]) -> str:
+    """«3 reproduced, 1 inconclusive»"""
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+
+
 def _short(path: Path) -> Path:
     """Relative to the working directory where that is shorter."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-class _Bar:
-    """Progress of a chapter: a bar on a terminal, plain lines elsewhere, one every ten seconds at most."""
-
-    def __enter__(self) -> _Bar:
-        self.rich = None
-        self.training: tuple[Any, float, float] | None = None  # which, and step and time when it was first seen
-        self.step = 0.0  # the one seen last
-        self.section, self.said = "", 0.0
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[now]}"))
-            self.rich = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-            self.rich.start()
-            self.task = self.rich.add_task("starting", total=None, now="")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.rich:
-            self.rich.stop()
-
-    def __call__(self, chapter: str, progress: Mapping[str, Any]) -> None:
-        if "section" in progress:
-            where = f"{progress['section']}, cell {progress['cell']} of {progress['cells']}"
-            if where != self.section:
-                self.section = where
-                self._show(chapter, where, None, None, always=True)
-            return
-        step, steps, now = progress["step"], progress["steps"], time.monotonic()
-        which = (progress["replicas"], steps)
-        new = self.training is None or self.training[0] != which or step < self.step
-        if new:  # the next round of a ladder is as long as the last one, but begins at its start
-            self.training = (which, step, now)
-        self.step = step
-        words = [f"step {step:.0f}/{steps}"]
-        if progress["accuracy"] == progress["accuracy"]:  # not a number before the first hundred steps
-            words.append(f"accuracy {progress['accuracy']:.3f}")
-        done, spent = step - self.training[1], now - self.training[2]
-        if done > 0 and spent > 2:
-            words.append(_duration((steps - step) * spent / done) + " left")
-        self._show(f"{chapter}: training {progress['replicas']} replicas", ", ".join(words), step, steps, always=new)
-
-    def _show(self, title: str, text: str, step: float | None, steps: int | None, always: bool) -> None:
-        if self.rich:
-            self.rich.update(self.task, description=title, total=steps, completed=step or 0, now=text)
-        elif always or time.monotonic() - self.said > 10:
-            self.said = time.monotonic()
-            print(f"{title}: {text}", file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    """«40 s», «12 min», «3.5 h»"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 if __name__ == "__main__":
-    os.chdir(ROOT)
     app()

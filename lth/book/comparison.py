@@ -10,6 +10,7 @@ import pandas as pd
 
 from lth.book.claims import LEDGER
 from lth.book.figures import Table, t_interval
+from lth.book.text import Markup
 
 # [E]'s tables give mean ± standard deviation of five networks, divided by 5, not by 4: only so do numbers such as
 # 62.99 ± 42.16 fit networks of which two guess and three have learned
@@ -52,6 +53,6 @@ def cell_by_cell(networks: pd.DataFrame, row: str, caption: str, name: str) -> T
             line["95 % interval, n"] = f"[{low:.2f}, {high:.2f}], {len(x)}"
         if cell in ours and cell in told.index:
             z = apart(x, *told.loc[cell, ["paper", "spread"]])
-            line["standard errors apart"] = f"{z:+.1f}" if abs(z) <= FAR else f"**{z:+.1f}**"
+            line["standard errors apart"] = f"{z:+.1f}" if abs(z) <= FAR else Markup(f"**{z:+.1f}**")
         lines.append(line)
-    return Table(pd.DataFrame(lines).fillna("–"), caption, name)
+    return Table(pd.DataFrame(lines, dtype=object).fillna("–"), caption, name)

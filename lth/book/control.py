@@ -56,5 +56,5 @@ class Reporter:
         elif time.monotonic() - self.told > 0.5:
             self.told = time.monotonic()
             partial = self.control / "progress.partial"
-            partial.write_text(json.dumps(vars(progress)))
+            partial.write_text(json.dumps(vars(progress)), encoding="utf-8")
             partial.replace(self.control / "progress.json")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from lth.book.claims import LEDGER
+from lth.book.text import escape
 
 PALETTE = sns.color_palette("colorblind")
 
@@ -56,18 +57,23 @@ def legend_below(figure: Figure, columns: Sequence[str], rows: int = 1) -> None:
 
 
 class Table:
-    """A table of strings: Markdown for the book, which gives it a number and a caption, HTML for Jupyter."""
+    """A table of text: Markdown for the book, which gives it a number and a caption, HTML for Jupyter.
+
+    Caption and column names are Markdown; a cell is shown sign by sign unless it is `Markup`.
+    """
 
     def __init__(self, frame: pd.DataFrame, caption: str, name: str) -> None:
         self.frame, self.caption, self.name = frame, caption, name
 
     def _repr_markdown_(self) -> str:
-        rows = [list(self.frame.columns), ["---"] * len(self.frame.columns), *self.frame.to_numpy().tolist()]
-        lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+        head = [str(column).replace("|", "\\|") for column in self.frame.columns]
+        cells = [[escape(cell) for cell in row] for row in self.frame.to_numpy().tolist()]
+        lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)]
         return "\n".join([f":::{{table}} {self.caption}", f":name: tab-{self.name}", "", *lines, ":::"])
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False, border=0)
+        with pd.option_context("display.html.use_mathjax", False):
+            return self.frame.to_html(index=False, border=0)
 
 
 def beside_paper(measured: pd.DataFrame, row: str, digits: dict[str, int], caption: str, name: str) -> Table:

@@ -6,17 +6,51 @@ import os
 from pathlib import Path
 
 from lth.book import ROOT
+from lth.errors import UsageError
+
+FOLDERS = ("LTH_STORE", "LTH_DATA", "XDG_CACHE_HOME")  # what the environment may name
+ABANDONED = 86_400.0  # seconds after which what nobody has touched was left by a process that died
+
+
+def absolute(path: str | Path) -> Path:
+    """A path as a user gives it, from the root on and with ~ expanded: a notebook runs in another folder than its user.
+
+    UsageError for an empty one, and for the home of a user that does not exist.
+    """
+    if not str(path):
+        raise UsageError("a path is empty: name a folder, or leave it out")
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # no such user
+        raise UsageError(f"{path}: {error}") from error
+
+
+def data_set(name: str) -> str:
+    """The name of a data set; where it is a path, that of a folder or archive, made absolute."""
+    return str(absolute(name)) if os.sep in name else name
+
+
+def shown(name: str) -> str:
+    """What a page calls a data set: its name, not the folders before it; a byte that is no text is a �."""
+    return os.fsencode(Path(name).name).decode(errors="replace") if not name.isprintable() else Path(name).name
+
+
+def settle_environment() -> None:
+    """Makes the folders that the environment names absolute, and forgets those that it leaves empty."""
+    for name in FOLDERS:
+        if folder := os.environ.pop(name, ""):
+            os.environ[name] = str(absolute(folder))
 
 
 def default_root() -> Path:
     """`LTH_STORE` where it is set, else `.lth/store` in the checkout."""
-    return Path(os.environ.get("LTH_STORE", ROOT / ".lth" / "store"))
+    return Path(os.environ.get("LTH_STORE") or ROOT / ".lth" / "store")
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, synced, then renamed into place: whole or not at all."""
+    """A text file in UTF-8, synced, then renamed into place: whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w") as file:
+    with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lth.book import CHAPTERS, ROOT
-from lth.book.files import default_root, write_text
+from lth.book.files import ABANDONED, default_root, shown, write_text
 from lth.book.presets import PRESETS, parameters, unknown
 from lth.errors import LthError, Stopped, UsageError
 
@@ -30,15 +31,25 @@ GRACE = 30.0  # seconds a notebook has to write its checkpoint and stop
 Display = Callable[[str, Mapping[str, Any]], None]
 
 
+def named(word: str) -> str:
+    """The chapter of this name, or of this number in the book; UsageError where there is none."""
+    chapter = dict(zip("123456789", CHAPTERS, strict=False)).get(word, word)
+    if "=" in word:
+        raise UsageError(f"{word} looks like a parameter: write -p {word}")
+    if chapter not in CHAPTERS:
+        raise UsageError(unknown("chapter", word, CHAPTERS))
+    return chapter
+
+
 def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], device: str, out: Path) -> dict[str, dict]:
     """The validated parameters of each chapter, once everything that can be checked beforehand is well.
+
+    `chapters` are names or numbers; paths, in `overrides` and `out`, are absolute.
 
     Raises UsageError or LthError in one line for: unknown chapter, preset or parameter; wrong type or range; no
     GPU where one was asked for; data that are not there; an `out` that cannot be written.
     """
-    for chapter in chapters:
-        if chapter not in CHAPTERS:
-            raise UsageError(unknown("chapter", chapter, CHAPTERS))
+    chapters = [named(chapter) for chapter in chapters]
     if preset not in PRESETS:
         raise UsageError(unknown("preset", preset, PRESETS))
     plan = {chapter: parameters(chapter, preset, overrides).model_dump() for chapter in chapters}
@@ -71,13 +82,14 @@ def execute(
 ) -> Path:
     """Run one chapter's notebook with these parameters; returns its folder out/CHAPTER.
 
+    The notebook is told the name of its data set: where that lies is nobody else's business, and on no page.
     The folder is replaced whole, at the end: whatever happens before, an older result stays. Ctrl-C, SIGTERM
     and the deadline (of `time.monotonic`) stop training at a checkpoint and raise Stopped. Raises LthError
     with the cell and its error where the notebook fails; the failed notebook is kept in the store.
     """
     source = ROOT / CHAPTERS[chapter]
     _sweep(chapter, out)
-    with tempfile.TemporaryDirectory(prefix=f".{chapter}-{os.getpid()}-", dir=out) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{_own(chapter)}-{os.getpid()}-", dir=out) as folder:
         partial, channel = Path(folder) / "result", Path(folder) / "control"
         partial.mkdir()
         channel.mkdir()
@@ -86,12 +98,14 @@ def execute(
             "JUPYTER_PATH": Path(folder) / "jupyter",
             "LTH_OUT": partial,
             "LTH_CONTROL": channel,
+            "LTH_DATASET": values.get("dataset", ""),
             "LTH_PRESET": preset,
             "LTH_DEVICE": device,
         }
         os.environ.update({name: str(value) for name, value in settings.items()})
         failure: list[BaseException] = []
-        arguments = (source, partial / source.name, dict(values), failure)
+        told = {name: shown(value) if name == "dataset" else value for name, value in values.items()}
+        arguments = (source, partial / source.name, told, failure)
         thread = threading.Thread(target=_papermill, args=arguments, daemon=True)
         with _signals(channel / "stop"):
             thread.start()
@@ -106,17 +120,39 @@ def execute(
     return target
 
 
+def _own(chapter: str) -> str:
+    """How the names of folders begin in which this machine executes the chapter; others may share `out` with it."""
+    return f".{chapter}-{socket.gethostname()}"
+
+
 def _sweep(chapter: str, out: Path) -> None:
     """Removes what executions that were killed left unfinished; a result they had set aside comes back."""
     for folder in out.glob(f".{chapter}-*-*"):
-        try:
-            os.kill(int(folder.name.split("-")[-2]), 0)
-        except PermissionError:  # somebody else's, and alive
+        machine, process, _ = folder.name.rsplit("-", 2)
+        if _alive(int(process)) if machine == _own(chapter) and process.isdecimal() else _touched(folder):
             continue
-        except (ProcessLookupError, ValueError):
+        with contextlib.suppress(OSError):  # another execution was quicker
             if (folder / "old").exists() and not (out / chapter).exists():
                 (folder / "old").rename(out / chapter)
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether this machine runs a process of this number."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def _touched(folder: Path) -> bool:
+    """Whether anything in the folder was written within a day: on another machine nothing else is known."""
+    with contextlib.suppress(OSError):  # it goes away right now
+        return time.time() - max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) < ABANDONED
+    return True
 
 
 def _kernel(folder: Path) -> None:
@@ -124,7 +160,7 @@ def _kernel(folder: Path) -> None:
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
     place = folder / "kernels" / KERNEL
     place.mkdir(parents=True)
-    (place / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "lth", "language": "python"}))
+    write_text(place / "kernel.json", json.dumps({"argv": argv, "display_name": "lth", "language": "python"}))
 
 
 def _papermill(source: Path, target: Path, values: dict[str, Any], failure: list[BaseException]) -> None:
@@ -172,7 +208,7 @@ def _watch(
             if file.exists() and file.stat().st_mtime_ns != seen[file]:
                 seen[file] = file.stat().st_mtime_ns
                 with contextlib.suppress(ValueError):  # caught while it was being written
-                    display(chapter, read(file.read_text()))
+                    display(chapter, read(file.read_text(encoding="utf-8")))
         if deadline is not None and time.monotonic() > deadline:
             stop.touch()
         if stop.exists():
@@ -201,7 +237,7 @@ def _left(channel: Path) -> str:
     file = channel / "progress.json"
     if not file.exists():
         return ""
-    told = json.loads(file.read_text())
+    told = json.loads(file.read_text(encoding="utf-8"))
     done, steps = int(told["step"]), told["steps"]
     return f" with {steps - done} of {steps} steps left for {told['replicas']} replicas" if done < steps else ""
 
@@ -217,13 +253,18 @@ def _explain(chapter: str, error: BaseException, notebook: Path) -> LthError:
     name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error)).split("\n")[0]
     if name in ("UsageError", "LthError"):
         return LthError(f"{chapter}: {value}")
+    if name == "DeadKernelError":
+        return LthError(
+            f"{chapter}: its process was killed, most likely because memory ran out: close other programs, take a "
+            f"smaller preset, or fewer `seeds`; what was trained is kept{copy}"
+        )
     cell = f"cell {error.exec_count} failed: " if getattr(error, "exec_count", None) else ""
     return LthError(f"{chapter}: {cell}{name}: {value}{copy}")
 
 
 def _forget_paths(notebook: Path) -> None:
     """Takes this machine's folders out of what papermill noted in the notebook."""
-    content = json.loads(notebook.read_text())
+    content = json.loads(notebook.read_text(encoding="utf-8"))
     noted = content["metadata"]["papermill"]
     noted |= {name: Path(noted[name]).name for name in ("input_path", "output_path")}
     write_text(notebook, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -17,6 +17,7 @@ from lth.book.claims import (
     verdict_mark,
     verdict_words,
 )
+from lth.book.text import escape
 
 STAMPED = {"on": "trained on", "with preset": "preset", "at commit": "commit", "finished": "finished"}
 DECIDED = ("reproduced", "holds here", "does not hold here", "not reproduced")
@@ -102,5 +103,5 @@ def _row(first: str, *others: str) -> list[str]:
 
 def _run_line(chapter: Path) -> str:
     """When and on what a chapter's results were computed."""
-    told = [f"{word} {stamp(chapter)[key]}" for word, key in STAMPED.items() if key in stamp(chapter)]
-    return f"Computed {', '.join(told)}." if told else "Not part of this edition."
+    told = [f"{word} {escape(stamp(chapter)[key])}" for word, key in STAMPED.items() if key in stamp(chapter)]
+    return f"Computed {', '.join(told)}." if told else "Not run in this edition: its page shows the published one."

@@ -71,6 +71,14 @@ class DSTUpdates(SparseTraining):
     lanczos_steps: int = Field(40, ge=10, description="Hessian-vector products per estimated spectrum")
 
 
+def _whole(text: Any) -> Any:
+    """«8» and «8.0» → 8, for the command line; anything else stays as it is, for the message that refuses it."""
+    try:
+        return int(float(text)) if float(text).is_integer() else text
+    except (ValueError, TypeError, OverflowError):
+        return text
+
+
 class LTBasin(BaseModel):
     """Chapter 3: lottery tickets and the basin of the pruning solution.
 
@@ -93,7 +101,7 @@ class LTBasin(BaseModel):
     prune_end: int = Field(7_000, gt=0, description="step at which the final sparsity is reached")
     prune_every: int = Field(100, gt=0, description="steps between two prunings")
     rewind_step: int = Field(0, ge=0, description="K: step of the pruning run that tickets are rewound to")
-    points: Annotated[Literal[8, 15, 29], BeforeValidator(int)] = Field(
+    points: Annotated[Literal[8, 15, 29], BeforeValidator(_whole)] = Field(
         29, description="points on each path, α from −0.2 to 1.2"
     )
 

@@ -16,21 +16,23 @@ from lth.errors import LthError, UsageError
 
 GITHUB = re.compile(r"(?:https://|ssh://git@|git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+BORROWED = (":::{note}", "This chapter was not run in this edition: what you see is the published one.", ":::", "")
 TROUBLE = re.compile(r"WARNING|ERROR|Error|error:")
 
 
 def build(edition: Path, out: Path) -> Path:
     """Build the site of one edition in the folder `out` and return the path of its index.html.
 
-    The edition is checked before any work starts: UsageError where a chapter is missing, unfinished or
-    failed, or where `out` holds something that is not a site. LthError where Jupyter Book fails or warns.
-    In every such case an older site in `out` stays as it was.
+    Chapters that the edition does not have come from the published one, and say so. Everything is checked before
+    any work starts: UsageError where no chapter is there, one is unfinished or failed, or where `out` holds
+    something that is not a site. LthError where Jupyter Book fails or warns. In every such case an older site in
+    `out` stays as it was.
     """
     from lth.book import scorecard, speed
 
     edition, out = Path(edition).resolve(), Path(out).resolve()
     for chapter, notebook in CHAPTERS.items():
-        check(edition, chapter, Path(notebook).name)
+        check(home(edition, chapter), chapter, Path(notebook).name)
     ours = (out / "book" / "intro.html").is_file()
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} holds something that is not a site of this book; name a new or empty folder")
@@ -49,6 +51,14 @@ def build(edition: Path, out: Path) -> Path:
             os.replace(out, Path(folder, "old"))
         os.replace(Path(folder, "_build", "html"), out)
     return out / "index.html"
+
+
+def home(edition: Path, chapter: str) -> Path:
+    """The edition that the chapter's page is made from: this one, or the published one where only others were run."""
+    from lth.book.claims import PUBLISHED
+
+    elsewhere = any((edition / other).is_dir() for other in CHAPTERS)
+    return PUBLISHED if elsewhere and not (edition / chapter).is_dir() else edition
 
 
 def check(edition: Path, chapter: str, name: str) -> None:
@@ -89,16 +99,26 @@ def stage(edition: Path, source: Path) -> None:
     for chapter, notebook in CHAPTERS.items():
         data = source / "notebooks" / "data" / chapter
         data.mkdir(parents=True)
-        shutil.copy(edition / chapter / Path(notebook).name, source / notebook)
-        for table in sorted((edition / chapter / "data").glob("*.csv")):
+        shutil.copy((own := home(edition, chapter)) / chapter / Path(notebook).name, source / notebook)
+        if own != edition:
+            mark(source / notebook)
+        for table in sorted((own / chapter / "data").glob("*.csv")):
             shutil.copy(table, data)
+
+
+def mark(notebook: Path) -> None:
+    """Says under the title of a page that it is the published edition's."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    title, *rest = "".join(content["cells"][0]["source"]).split("\n")
+    content["cells"][0]["source"] = "\n".join([title, "", *BORROWED, *rest])
+    notebook.write_text(json.dumps(content), encoding="utf-8")
 
 
 def repository() -> str | None:
     """The project's address on GitHub, from the git remote `origin`; None where there is none."""
     git = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
     try:
-        remote = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+        remote = subprocess.run(git, capture_output=True, encoding="utf-8", errors="replace").stdout.strip()
     except OSError:
         return None
     match = GITHUB.match(remote)
@@ -110,7 +130,8 @@ def jupyter_book(source: Path, out: Path) -> None:
     program = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", program, "build", str(source), "--path-output", str(out)]
     command += ["--warningiserror", "--keep-going", "--nitpick"]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    how = {"encoding": "utf-8", "errors": "replace", "env": {**os.environ, "PYTHONIOENCODING": "utf-8"}}
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
     if result.returncode or not (out / "_build" / "html" / "index.html").is_file():
         lines = COLOUR.sub("", result.stdout).replace(f"{source}{os.sep}", "").splitlines()
         said = [line for line in lines if TROUBLE.search(line)] or lines[-20:]

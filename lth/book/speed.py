@@ -15,6 +15,7 @@ from matplotlib.ticker import LogFormatter, NullLocator
 
 from lth.book import ROOT
 from lth.book.figures import Table, house_style
+from lth.book.text import escape
 
 MARK = "% what was measured\n"
 BENCHMARKS = ROOT / "book" / "benchmarks"
@@ -30,7 +31,7 @@ def write(source: Path) -> None:
         rows.to_csv(folder / f"{name}.csv", index=False)
         days = sorted({when[:10] for when in rows["measured"]})
         parts.append(
-            f"### {machine['device']}\n\nMeasured {' to '.join(dict.fromkeys([days[0], days[-1]]))} with "
+            f"### {escape(machine['device'])}\n\nMeasured {' to '.join(dict.fromkeys([days[0], days[-1]]))} with "
             f"torch {machine['torch']}. Memory is {machine['memory']}."
         )
         for precision, part in rows.groupby("precision", sort=False):
@@ -40,7 +41,9 @@ def write(source: Path) -> None:
 
 def measured(machines: Sequence[dict[str, Any]]) -> str:
     """Which machines were measured, in a sentence or two, and which kind was not."""
-    told = ["Measured so far: " + "; ".join(machine["device"] for machine in machines) + "."] if machines else []
+    told = (
+        ["Measured so far: " + "; ".join(escape(machine["device"]) for machine in machines) + "."] if machines else []
+    )
     for kind, words in (("cuda", "GPU"), ("cpu", "CPU")):
         if kind not in {machine["kind"] for machine in machines}:
             told.append(f"**No {words} has been measured yet**: this page says how one works, not how fast it is.")
@@ -98,7 +101,9 @@ def table(rows: pd.DataFrame, plain: Callable[[Any], str], cell: Callable[[Any],
 
 def notes(rows: pd.DataFrame) -> list[str]:
     """What there is to say about single rows, as a list."""
-    told = [f"- {row['model']}, R = {row['replicas']}: {row['note']}." for _, row in rows.iterrows() if row["note"]]
+    told = [
+        f"- {row['model']}, R = {row['replicas']}: {escape(row['note'])}." for _, row in rows.iterrows() if row["note"]
+    ]
     return ["\n".join(told)] if told else []
 
 

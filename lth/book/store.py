@@ -170,7 +170,7 @@ class Store:
         """The meta data of a run whose files are whole; LthError, saying how to mend it, otherwise."""
         folder = self.root / "runs" / key
         try:
-            meta = json.loads((folder / "meta.json").read_text())
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
             wrong = [name for name, told in meta["files"].items() if file_hash(folder / name) != told]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             wrong = [str(error)]
@@ -196,7 +196,9 @@ def device_name(device: torch.device) -> str:
     """What a reader knows it by: the GPU's name, or the processor's."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+    for line in (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else ()
+    ):
         if line.startswith("model name"):
             return f"CPU: {line.partition(':')[2].strip()}, {torch.get_num_threads()} cores"
     return "CPU"

@@ -1,0 +1,17 @@
+"""Text from outside (names of data sets and devices, notes) on a page that is written in Markdown."""
+
+from __future__ import annotations
+
+import re
+
+SIGNS = re.compile(r"([\\`*_{}\[\]<>$|&~^#])")
+BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+
+
+class Markup(str):
+    """Text that is Markdown already, such as a verdict in its colour."""
+
+
+def escape(text: object) -> str:
+    """Any text as MyST Markdown, in one line, that shows it sign by sign; Markup stays as it is."""
+    return text if isinstance(text, Markup) else SIGNS.sub(r"\\\1", BREAKS.sub(" ", str(text)))
