@@ -186,17 +186,16 @@ def test_paths_are_those_of_the_users_folder(lth, monkeypatch, tmp_path):
 
 
 def test_the_verdicts_are_counted_at_the_end(lth, monkeypatch, tmp_path):
-    shape = {"n": 3, "mean": 1, "low": 0, "high": 2}
+    shape = {"n": 3, "value": 1, "low": 0, "high": 2}
     found = [
-        ("reproduced", True, 3),
-        ("reproduced", False, 3),
-        ("not reproduced", False, 3),
-        ("inconclusive", False, 0),
+        {"outcome": "confirmed", "setting": "paper"},
+        {"outcome": "confirmed", "setting": "below"},
+        {"outcome": "contradicted", "setting": "below"},
+        {"outcome": "open", "setting": "below", "n": 0},
     ]
-    ids = [claim.id for claim in ledger().values() if claim.chapter == "lt_basin"]
+    chapter = [claim for claim in ledger().values() if claim.chapter == "lt_basin" and not claim.check]
     entries = [
-        {"id": key, **shape, "verdict": verdict, "at_scale": at_scale, "n": n}
-        for key, (verdict, at_scale, n) in zip(ids, found, strict=False)
+        {"id": claim.id, "test": claim.version, **shape, **told} for claim, told in zip(chapter, found, strict=False)
     ]
     folder = tmp_path / "out" / "lt_basin"
     folder.mkdir(parents=True)
@@ -206,8 +205,7 @@ def test_the_verdicts_are_counted_at_the_end(lth, monkeypatch, tmp_path):
     assert code == 0
     assert out.splitlines() == [
         "lt_basin: done in 0 s: out/lt_basin",
-        "  4 claims: 1 reproduced, 3 not run at this scale; "
-        "in this smaller run 1 reproduced, 1 not reproduced, 1 nothing to test",
+        "  4 claims: 1 reproduced, 3 not run; seen in this smaller run: 1 confirmed, 1 contradicted",
     ]
 
 

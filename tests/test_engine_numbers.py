@@ -88,7 +88,7 @@ def numbers(name: str) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_numbers_of_training_are_those_of_this_engine(name):
-    stored = json.loads(FILE.read_text())
+    stored = json.loads(FILE.read_text(encoding="utf-8"))
     way_out = "then write them anew: python tests/test_engine_numbers.py --write"
     assert stored["engine"] == identity.ENGINE, f"the numbers are those of engine {stored['engine']}; {way_out}"
     found, expected = numbers(name), stored["runs"][name]

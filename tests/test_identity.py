@@ -200,7 +200,7 @@ def load(tmp_path, monkeypatch):
     def loaded(rule: str = RULE, helpers: str = HELPERS) -> ModuleType:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         for name, text in (("helpers", helpers), ("rules", rule)):
-            (folder / f"{name}.py").write_text(text)
+            (folder / f"{name}.py").write_text(text, encoding="utf-8")
             spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
             module = importlib.util.module_from_spec(spec)
             monkeypatch.setitem(sys.modules, name, module)
@@ -284,7 +284,7 @@ def test_what_does_not_decide_keeps_the_name(load, what):
 def test_a_file_that_was_edited_after_its_import_does_not_mislead(load):
     module = load()
     before = told(module)
-    Path(module.__file__).write_text(RULE.replace("0.8", "0.3"))
+    Path(module.__file__).write_text(RULE.replace("0.8", "0.3"), encoding="utf-8")
     assert told(module) == before
 
 
@@ -311,7 +311,7 @@ def test_a_rule_in_a_notebook_has_the_name_it_has_in_a_file(load):
             input=json.dumps([RULE, RULE, edited]),
             env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([folder, *sys.path])},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=True,
         )
         told_there.append([line for line in done.stdout.splitlines() if line.startswith("{")])

@@ -185,7 +185,7 @@ def test_an_edited_rule_does_not_give_the_networks_of_the_old_one(store, lenets,
     for number, text in enumerate((RULE, edited, "# as it was\n" + RULE)):
         path = tmp_path / str(number) / "rules.py"
         path.parent.mkdir()
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         spec = importlib.util.spec_from_file_location("rules", path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, "rules", module)

@@ -14,7 +14,7 @@ from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 
-from lth.book import ROOT, claims, figures, speed
+from lth.book import ROOT, claims, figures, scorecard, speed
 from lth.book.text import Markup, escape
 
 EXTENSIONS = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["parse"]["myst_enable_extensions"]
@@ -75,6 +75,6 @@ def test_jupyter_shows_no_mathematics_in_a_table():
 def test_the_scorecard_and_the_page_on_speed_show_names_as_they_are(tmp_path):
     (tmp_path / "lt_basin").mkdir()
     (tmp_path / "lt_basin" / "provenance.json").write_text(f'{{"trained on": "{NAME}"}}', encoding="utf-8")
-    assert f"Computed on {escape(NAME)}." in claims.scorecard(tmp_path)
+    assert f"Computed on {escape(NAME)}." in scorecard.page(tmp_path)
     assert escape(NAME) in speed.measured([{"device": NAME, "kind": "cpu"}])
     assert escape(NAME) in speed.notes(pd.DataFrame([{"model": "lenet5", "replicas": 1, "note": NAME}]))[0]

@@ -274,18 +274,18 @@ def _seconds(text: str) -> float:
 
 def _came_out(folder: Path) -> str:
     """The verdicts of an executed chapter, counted, in one line."""
-    from lth.book.claims import findings, ledger, verdict_words
+    from lth.book.claims import findings, ledger
 
     found = [finding for key, finding in findings(folder.parent).items() if ledger()[key].chapter == folder.name]
-    told = _counted(verdict_words(finding) for finding in found)
-    smaller = [finding for finding in found if not finding.at_scale]
+    told = _counted(finding.verdict for finding in found)
+    smaller = [finding for finding in found if finding.setting == "below" and finding.n]
     if smaller:
-        told += "; in this smaller run " + _counted(one.verdict if one.n else "nothing to test" for one in smaller)
+        told += "; seen in this smaller run: " + _counted(finding.outcome for finding in smaller)
     return f"{len(found)} claims: {told}"
 
 
 def _counted(words: Iterable[str]) -> str:
-    """«3 reproduced, 1 inconclusive»"""
+    """«3 reproduced, 1 open»"""
     return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
 
 
