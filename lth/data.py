@@ -189,7 +189,8 @@ def _decoded(name: str) -> Path:
     # a folder is there or not: its own time changes with every hidden file
     files = [(path, *(() if path.endswith("/") else (at.st_size, at.st_mtime_ns))) for path, at in found]
     state = hashlib.sha256(repr((str(source.resolve()), files)).encode()).hexdigest()[:16]
-    path = writable(cache(), home()) / f"{stem(name)}-{state}.safetensors"
+    readable = os.fsencode(stem(name)).decode(errors="replace")  # a folder's name may hold bytes that are no text
+    path = writable(cache(), home()) / f"{readable}-{state}.safetensors"
     if not _kept(path):
         train, test, names, remarks = image_folder.read(source)
         _save(path, Split(*train), Split(*test), names, remarks)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lth import image_folder
+from lth import data, image_folder
 from lth.errors import LthError
 
 NOBODY = 65534
@@ -309,3 +309,11 @@ def test_the_listing_sees_what_links_lead_to(tmp_path: Path) -> None:
     sizes = {path: status.st_size for path, status in image_folder.listing(pets)}
     assert sizes["train/dog/1.png"] == (tmp_path / "elsewhere" / "1.png").stat().st_size
     assert np.array_equal(image_folder.read(pets)[0][1], [0, 0, 0, 1, 1, 1])
+
+
+def test_a_name_of_bytes_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTH_DATA", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = write(tmp_path / os.fsdecode(b"\xffpets"))
+    for _ in range(2):  # decoded, then read
+        assert len(data.load(str(source)).train) == 6

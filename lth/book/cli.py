@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,7 @@ def app() -> None:
     """Entry point: a known failure is one line on stderr; exit code 2 for usage, 1 for the rest."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a sign that the terminal cannot show is a question mark
+    warnings.formatwarning = lambda message, *_, **__: f"lth: {message}\n"  # where in the code is nobody's concern here
     try:
         settle_environment()
         cli()

@@ -26,7 +26,7 @@ from uuid import uuid4
 import pandas as pd
 import torch
 
-from lth.book.files import write_text
+from lth.book.files import ABANDONED, write_text
 from lth.book.networks import Archives
 from lth.data import Data
 from lth.engine import Plan
@@ -35,8 +35,6 @@ from lth.identity import run_keys
 from lth.population import Population, concat
 from lth.recipe import Recipe
 from lth.train import Progress, Run, check, train
-
-ABANDONED = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
