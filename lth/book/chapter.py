@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -23,7 +25,7 @@ from lth.book.files import default_root, write_text
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.book.store import Store, device_name
-from lth.errors import UsageError
+from lth.errors import LthError, UsageError
 from lth.population import Population
 from lth.recipe import Recipe
 from lth.train import Run
@@ -60,9 +62,25 @@ class Chapter:
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
-        """`lth.train.train` on the chapter's data; replicas that the store holds are read from it."""
-        run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
+        """`lth.train.train` on the chapter's data; replicas that the store holds are read from it.
+
+        Those that failed are told on the page and nan ever after (`Run.without_failed`), so that means and tests leave
+        them out. Raises LthError where none is left.
+        """
+        if not population.sound().any():
+            raise LthError(f"{_all(population)} to be trained were made from ones that failed. A lower lr may help")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
+            run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
         self.runs |= self.store.meta(population, self.data, recipe, **kind)
+        if told := failures(population, run):
+            print(told)
+        run = run.without_failed()
+        if not run.final.sound().any():
+            raise LthError(
+                f"{_all(population)} failed: their loss is no number from step {max(run.failed.values())} on. "
+                f"A lower lr than {recipe.lr:g} may help"
+            )
         return run
 
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
@@ -75,8 +93,12 @@ class Chapter:
             plt.show()
 
     def judge(self, samples: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-        """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json."""
+        """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json.
+
+        A sample that is no number, as one of a network that failed, is left out; fewer than two are nothing to test.
+        """
         claims.check_ids(self.name, list(samples))
+        samples = {claim: _numbers(found) for claim, found in samples.items()}
         found = [
             claims.judge(claim, samples[claim.id], self.parameters.model_dump())
             for claim in claims.ledger().values()
@@ -116,6 +138,7 @@ class Chapter:
             "data": self.data.name,
             "data fingerprint": self.data.fingerprint,
             "networks trained": len(trained),
+            **({"networks failed": failed} if (failed := int(trained["failed"].notna().sum())) else {}),
             "training time": _minutes(trained["seconds"].sum()),
             "time of this execution": _minutes(time.time() - self.started),
             "parameters": self.parameters.model_dump(),
@@ -124,6 +147,47 @@ class Chapter:
         write_text(self.out / "provenance.json", json.dumps(stamp, indent=1))
         flat = {**stamp, "parameters": ", ".join(f"{k}={v}" for k, v in stamp["parameters"].items())}
         return pd.DataFrame({"what": flat.keys(), "this execution": [str(value) for value in flat.values()]})
+
+
+def failures(population: Population, run: Run) -> str:
+    """One sentence on the replicas of `population` that failed in `run`, method by method; "" if none did."""
+    sound, frame = population.sound(), run.final.frame
+    methods = frame["method"] if "method" in frame else pd.Series("", index=frame.index)
+    parts = []
+    for method in methods.unique():
+        rows = np.flatnonzero(methods == method)
+        failed = [r for r in rows if r in run.failed and sound[r]]
+        if failed:
+            steps = sorted({run.failed[r] for r in failed})
+            when = f"step {steps[0]}" + (f" to {steps[-1]}" if len(steps) > 1 else "")
+            of = f" of method {method}" if method else ""
+            parts.append(f"{len(failed)} of {len(rows)} networks{of} (at {when})")
+    if made := int((~sound).sum()):
+        parts.append(f"{made} of {len(sound)} networks because they were made from failed ones")
+    if not parts:
+        return ""
+    return f"Failed in training: {', '.join(parts)}. They are left out of all means and tests."
+
+
+def pseudo_values(statistic: Callable[[list[int]], float], sound: Sequence[bool]) -> np.ndarray:
+    """The jackknife's pseudo-values (`lth.book.claims.pseudo_values`) of the networks that are `sound`: (R,), nan for
+    the others, and for all where fewer than three are left."""
+    places = np.flatnonzero(np.asarray(sound, bool))
+    found = np.full(len(sound), np.nan)
+    if len(places) >= 3:
+        found[places] = claims.pseudo_values(lambda some: statistic(places[some].tolist()), len(places))
+    return found
+
+
+def _numbers(samples: Sequence[float]) -> np.ndarray:
+    """Those that are numbers, if there are two or more."""
+    found = np.asarray(samples, dtype=float).reshape(-1)
+    found = found[np.isfinite(found)]
+    return found if len(found) > 1 else found[:0]
+
+
+def _all(population: Population) -> str:
+    return f"all {len(population)} networks"
 
 
 def _commit() -> tuple[str, bool]:
