@@ -84,9 +84,13 @@ class Population:
         return [int(seed) for seed in self.frame["seed"]]
 
     def sound(self) -> np.ndarray:
-        """Which replicas are networks at all, with numbers for parameters: (R,) bool. The others failed in training;
-        whatever is measured of them is nan, so that means leave them out."""
-        return torch.stack([p.flatten(1).isfinite().all(1) for p in self.params.values()]).all(0).cpu().numpy()
+        """Which replicas are networks at all, with parameters that can be computed with: (R,) bool.
+
+        ‖θ‖² must be a number in their precision. The other replicas failed in training; whatever is measured of them is
+        nan, so that means leave them out.
+        """
+        squares = [p.detach().flatten(1).square().sum(1) for p in self.params.values()]
+        return torch.stack(squares).sum(0).isfinite().cpu().numpy()
 
     def without(self, failed: np.ndarray) -> Population:
         """The same replicas with nan for all parameters of those that `failed`, (R,) bool: networks no more."""

@@ -81,8 +81,8 @@ class Run:
                for the replicas updated; those between two regular ones have no loss and accuracy of their own.
     snapshots: step → the population after that many steps.
     seconds:   of wall time, for all replicas together, interruptions not counted.
-    failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number, or in the last one its
-               parameters did; {} is what one hopes for.
+    failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number, the last one where only its
+               parameters are none in the end (`Population.sound`); {} is what one hopes for.
     """
 
     final: Population
