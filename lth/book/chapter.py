@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from pydantic import BaseModel
 
 from lth import data as datasets
 from lth.book import ROOT, claims, control, figures
 from lth.book.files import default_root, write_text
 from lth.book.presets import parameters
-from lth.book.settings import CHAPTER_PARAMETERS
+from lth.book.settings import CHAPTER_PARAMETERS, Facts, Settings
 from lth.book.store import Store, device_name
 from lth.errors import LthError, UsageError
 from lth.population import Population
@@ -56,8 +55,9 @@ class Chapter:
         self.out = Path(os.environ.get("LTH_OUT", ROOT / "build" / "by_hand" / name))
         self.device = choose_device(os.environ.get("LTH_DEVICE", "auto"))
         chosen = {field: values[field] for field in CHAPTER_PARAMETERS[name].model_fields}
-        self.parameters: BaseModel = parameters(name, "paper", chosen)
+        self.parameters: Settings = parameters(name, "paper", chosen)
         self.data = datasets.load(self.parameters.dataset, self.device)
+        self.parameters.check(Facts.of(self.data))
         self.store = Store(default_root())
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
 
