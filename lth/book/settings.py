@@ -269,6 +269,8 @@ class Tweaks(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.steps < 3:
+            raise ValueError(f"steps={self.steps}: the learning rate drops at one half and at 3/4 of them: at least 3")
         if self.levels != sorted(set(self.levels)) or not 1 <= self.levels[0] <= self.levels[-1] <= self.rounds:
             raise ValueError(f"levels must increase and lie from 1 to {self.rounds}, not {self.levels}")
         if self.shown not in self.levels:
@@ -280,8 +282,6 @@ class Tweaks(Settings):
             raise ValueError(f"grid must be odd, so that the network itself is in the picture, not {self.grid}")
         if self.skips != "none" and not self.model.startswith("resnet"):
             raise ValueError(f"{self.model} has no place for extra skips: set skips=none")
-        if self.steps < 3:
-            raise ValueError(f"steps={self.steps}: the learning rate drops at one half and at 3/4 of them: at least 3")
         return self
 
     @property

@@ -76,7 +76,7 @@ def without_lowest(
         new = (largest(ranked, counts) & left).split([population.masks[n][0].numel() for n in part], dim=1)
         masks |= {n: m.view_as(population.masks[n]) for n, m in zip(part, new, strict=True)}
     for name, before in population.masks.items():
-        lost = before.flatten(1).any(1) & ~masks[name].flatten(1).any(1)
+        lost = before.flatten(1).any(1) & ~masks[name].flatten(1).any(1) & ~failed
         if lost.any():
             seeds = [population.seeds[r] for r in lost.nonzero()[:, 0].tolist()]
             warnings.warn(
