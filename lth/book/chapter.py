@@ -68,7 +68,10 @@ class Chapter:
         them out. Raises LthError where none is left.
         """
         if not population.sound().any():
-            raise LthError(f"{_all(population)} to be trained were made from ones that failed. A lower lr may help")
+            raise LthError(
+                f"all {len(population)} networks to be trained were made from ones that failed. "
+                f"A lower lr than {recipe.lr:g} may help"
+            )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
             run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
@@ -78,7 +81,8 @@ class Chapter:
         run = run.without_failed()
         if not run.final.sound().any():
             raise LthError(
-                f"{_all(population)} failed: their loss is no number from step {max(run.failed.values())} on. "
+                f"all {len(population)} networks failed: their loss is no number from step "
+                f"{max(run.failed.values())} on. "
                 f"A lower lr than {recipe.lr:g} may help"
             )
         return run
@@ -150,7 +154,10 @@ class Chapter:
 
 
 def failures(population: Population, run: Run) -> str:
-    """One sentence on the replicas of `population` that failed in `run`, method by method; "" if none did."""
+    """One sentence on the replicas of `population` that failed in `run`, method by method; "" if none did.
+
+    Those that were made from failed ones were told before.
+    """
     sound, frame = population.sound(), run.final.frame
     methods = frame["method"] if "method" in frame else pd.Series("", index=frame.index)
     parts = []
@@ -162,11 +169,8 @@ def failures(population: Population, run: Run) -> str:
             when = f"step {steps[0]}" + (f" to {steps[-1]}" if len(steps) > 1 else "")
             of = f" of method {method}" if method else ""
             parts.append(f"{len(failed)} of {len(rows)} networks{of} (at {when})")
-    if made := int((~sound).sum()):
-        parts.append(f"{made} of {len(sound)} networks because they were made from failed ones")
-    if not parts:
-        return ""
-    return f"Failed in training: {', '.join(parts)}. They are left out of all means and tests."
+    told = f"Failed in training: {', '.join(parts)}. They, and what is made from them, are left out of means and tests."
+    return told if parts else ""
 
 
 def pseudo_values(statistic: Callable[[list[int]], float], sound: Sequence[bool]) -> np.ndarray:
@@ -184,10 +188,6 @@ def _numbers(samples: Sequence[float]) -> np.ndarray:
     found = np.asarray(samples, dtype=float).reshape(-1)
     found = found[np.isfinite(found)]
     return found if len(found) > 1 else found[:0]
-
-
-def _all(population: Population) -> str:
-    return f"all {len(population)} networks"
 
 
 def _commit() -> tuple[str, bool]:
