@@ -8,6 +8,7 @@ plot it as it is.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -81,6 +82,23 @@ class Population:
     @property
     def seeds(self) -> list[int]:
         return [int(seed) for seed in self.frame["seed"]]
+
+    def sound(self) -> np.ndarray:
+        """Which replicas are networks at all, with parameters that can be computed with: (R,) bool.
+
+        ‖θ‖² must be a number in their precision. The other replicas failed in training; whatever is measured of them is
+        nan, so that means leave them out.
+        """
+        squares = [p.detach().flatten(1).square().sum(1) for p in self.params.values()]
+        return torch.stack(squares).sum(0).isfinite().cpu().numpy()
+
+    def without(self, failed: np.ndarray) -> Population:
+        """The same replicas with nan for all parameters of those that `failed`, (R,) bool: networks no more."""
+        if not np.any(failed):
+            return self
+        gone = torch.as_tensor(np.asarray(failed, bool), device=self.device)
+        void = lambda p: p.masked_fill(gone.view(-1, *[1] * (p.ndim - 1)), math.nan)  # noqa: E731
+        return replace(self, params={name: void(p) for name, p in self.params.items()})
 
     def theta(self) -> Tensor:
         """All parameters of each replica as one vector θ: (R, P)."""
@@ -175,15 +193,18 @@ class Population:
     def evaluate(self, split: Split, together: int = 16) -> pd.DataFrame:
         """The frame with three more columns: mean cross-entropy `loss` (nats), `error` and `accuracy` (0 … 1).
 
-        `together` replicas are held in memory at a time.
+        An image whose logits are not numbers is an error, and the loss is not a number then either. All three are nan
+        for a replica that is not `sound`. `together` replicas are held in memory at a time.
         """
         losses, errors = [], []
         for at in range(0, len(self), together):
             logits = self[at : at + together].logits(split)
             labels = split.labels.expand(len(logits), -1)
             losses += F.cross_entropy(logits.mT, labels, reduction="none").double().mean(1).tolist()
-            errors += (logits.argmax(-1) != labels).double().mean(1).tolist()
-        return self.frame.assign(loss=losses, error=errors, accuracy=1 - np.array(errors))
+            errors += (classes(logits) != labels).double().mean(1).tolist()
+        sound = self.sound()
+        loss, error = (np.where(sound, values, math.nan) for values in (losses, errors))
+        return self.frame.assign(loss=loss, error=error, accuracy=1 - error)
 
     # --- keeping it -------------------------------------------------------------------------------------
 
@@ -243,6 +264,11 @@ def _filled(module: nn.Module, params: Tensors, buffers: Tensors) -> nn.Module:
         owner, _, leaf = name.rpartition(".")
         module.get_submodule(owner).register_buffer(leaf, tensor)
     return module
+
+
+def classes(logits: Tensor) -> Tensor:
+    """The class that each example is given: (…, K) → (…) int64; −1, which is no class, where a logit is no number."""
+    return torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1)
 
 
 def concat(populations: Sequence[Population]) -> Population:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from lth.checked import Checked
 
 # fields that a column of the frame may set replica by replica
 PER_REPLICA = ("lr", "weight_decay", "label_smoothing", "distill")
@@ -14,14 +16,12 @@ PER_REPLICA = ("lr", "weight_decay", "label_smoothing", "distill")
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, the same in PyTorch, TensorFlow and [M]
 
 
-class Recipe(BaseModel):
+class Recipe(Checked):
     """Everything about a training run that all replicas share.
 
     A column of the population's frame named `lr`, `weight_decay`, `label_smoothing` or `distill` overrides the field
-    for each replica.
+    for each replica. Raises UsageError, in one line, for values that do not fit.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(gt=0, description="optimiser steps, counted from the first of the schedule")
     first_step: int = Field(

@@ -20,7 +20,7 @@ from lth import losses, optim
 from lth.batches import crop_and_flip
 from lth.data import Data
 from lth.losses import Penalty
-from lth.population import Population, Tensors
+from lth.population import Population, Tensors, classes
 from lth.recipe import PER_REPLICA, Recipe
 
 WIDE = 5_000_000  # parameters; larger networks get all cores of a CPU (`lth.train.threads_each`)
@@ -134,7 +134,7 @@ class Step:
         if taught is not None:
             other = losses.distillation(logits, taught.to(self.dtype).reshape(logits.shape), self.recipe.temperature)
             loss = torch.lerp(loss, other, self.rates["distill"])
-        accuracy = (logits.detach().argmax(-1) == labels).to(self.dtype).mean(0)
+        accuracy = (classes(logits.detach()) == labels).to(self.dtype).mean(0)
         if self.penalty is None:
             return loss, loss, accuracy
         stacked = {n: v.reshape(p.shape) for v, (n, p) in zip(self.variables, self.work.params.items(), strict=True)}

@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,7 +81,8 @@ class Run:
                for the replicas updated; those between two regular ones have no loss and accuracy of their own.
     snapshots: step → the population after that many steps.
     seconds:   of wall time, for all replicas together, interruptions not counted.
-    failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number; {} is what one hopes for.
+    failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number, the last one where only its
+               parameters are none in the end (`Population.sound`); {} is what one hopes for.
     """
 
     final: Population
@@ -95,6 +96,20 @@ class Run:
         if step not in self.snapshots:
             raise UsageError(f"step {step} was not kept: train(…, keep=[{step}]) keeps it")
         return self.snapshots[step]
+
+    def without_failed(self) -> Run:
+        """The same run with nan in the place of all that the failed replicas were and measured, at every step.
+
+        So they are left out of means, and what is made from them, such as a ticket with such a mask, is nan as well.
+        """
+        if not self.failed:
+            return self
+        failed = np.isin(np.arange(len(self.final)), list(self.failed))
+        owner = (self.history["step"].diff() <= 0).cumsum()  # a replica's steps increase
+        measured = [name for name in self.history if name != "step" and name not in self.final.frame]
+        history = self.history.assign(**self.history[measured].mask(owner.isin(list(self.failed))))
+        snapshots = {step: kept.without(failed) for step, kept in self.snapshots.items()}
+        return replace(self, final=self.final.without(failed), history=history, snapshots=snapshots)
 
 
 def train(
@@ -178,12 +193,14 @@ def train(
             save()
         raise
     lasted = torch.cat([group.taking.lasted for group in groups]).tolist()
+    final = concat([group.result() for group in groups])
+    ended = [min(step, recipe.steps - (not sound)) for step, sound in zip(lasted, final.sound(), strict=True)]
     run = Run(
-        final=concat([group.result() for group in groups]),
+        final=final,
         history=pd.concat([group.table() for group in groups], ignore_index=True),
         snapshots={step: concat([group.kept[step] for group in groups]) for step in plan.keep},
         seconds=before + time.monotonic() - started,
-        failed={r: step for r, step in enumerate(lasted) if step < recipe.steps},
+        failed={r: step for r, step in enumerate(ended) if step < recipe.steps},
     )
     if run.failed:
         r, step = next(iter(run.failed.items()))
@@ -248,6 +265,11 @@ def check(population: Population, plan: Plan) -> None:
             )
     if late := [step for step in plan.keep if not recipe.first_step <= step <= recipe.steps]:
         raise UsageError(f"step {late[0]} cannot be kept: the run goes from {recipe.first_step} to {recipe.steps}")
+    if recipe.batch_size > len(data.train):
+        raise UsageError(
+            f"batch_size={recipe.batch_size} is more than the {len(data.train)} training images of {data.name}: "
+            f"set it to {len(data.train)} or less"
+        )
     if teacher := plan.teacher:
         if (teacher.model.shape, teacher.model.classes) != (model.shape, model.classes):
             raise UsageError(

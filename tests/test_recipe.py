@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from torch.optim import lr_scheduler
 
+from lth.errors import UsageError
 from lth.recipe import Recipe
 
 
@@ -125,12 +125,12 @@ def test_a_recipe_survives_its_own_description(recipe):
 )
 def test_recipes_without_sense_are_refused(wrong):
     (field,) = {"milestones"} & wrong.keys() or wrong.keys()
-    with pytest.raises(ValidationError, match=field):
+    with pytest.raises(UsageError, match=field):
         Recipe(**{"steps": 10} | wrong)
 
 
 def test_a_recipe_cannot_change():
-    with pytest.raises(ValidationError):
+    with pytest.raises(UsageError):
         Recipe(steps=10).steps = 11
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -16,9 +18,10 @@ ZERO = 1e-3  # less than this counts as zero: Swish and Mish are never exactly t
 def activation_sparsity(population: Population, split: Split, batch: int = 500) -> pd.DataFrame:
     """Share of numbers below `ZERO` in size in the input of each layer but the first, on all images of `split`.
 
-    A row per replica and layer: the columns of the frame, `layer` (the name of its weight) and `zeros` (0 … 1).
+    A row per replica and layer: the columns of the frame, `layer` (the name of its weight) and `zeros` (0 … 1; nan for
+    a replica that is not `sound`).
     """
-    pieces = split.pieces(batch)
+    pieces, sound = split.pieces(batch), population.sound()
 
     @torch.no_grad()
     def count(replica: int) -> pd.DataFrame:
@@ -38,6 +41,7 @@ def activation_sparsity(population: Population, split: Split, batch: int = 500) 
         for piece in pieces:
             module(split.pixels(piece).to(next(module.parameters()).dtype))
         row = population.frame.iloc[[replica] * len(zeros)].reset_index(drop=True)
-        return row.assign(layer=list(zeros), zeros=[int(z) / sizes[name] for name, z in zeros.items()])
+        share = [int(z) / sizes[name] if sound[replica] else math.nan for name, z in zeros.items()]
+        return row.assign(layer=list(zeros), zeros=share)
 
     return pd.concat(map_replicas(count, range(len(population))), ignore_index=True)

@@ -3,6 +3,7 @@
 A pruned weight is no variable: rows and columns outside the mask are left out, where they would add false zeros to a
 spectrum. What is never pruned (biases, batch norm's scale and shift) is active. Networks are in evaluation mode: batch
 norm uses the statistics it has gathered, as with those of the batch the loss would no longer be a mean over images.
+Of a network that failed in training, whose parameters are not numbers, everything is nan.
 Small networks have an `exact` Hessian, others are known by what it does to vectors [Ghorbani et al. 2019].
 """
 
@@ -137,13 +138,18 @@ def exact(population: Population, split: Split) -> Iterator[Tensor]:
             f"an exact Hessian of {most:,} active parameters has {most**2:,} entries, the most are {EXACT:,}²: "
             "lth.analysis.hessian.lanczos estimates the spectrum, and .top finds the largest eigenvalues"
         )
-    images = _images(population[[0]], ENTRIES)
-    return (matrix(population[[r]], split, images) for r in range(len(population)))
+    images, sound = _images(population[[0]], ENTRIES), population.sound()
+    sizes = population.theta_mask().sum(1).tolist()
+    nothing = lambda n: torch.full((n, n), math.nan, dtype=torch.float64, device=population.device)  # noqa: E731
+    return (matrix(population[[r]], split, images) if sound[r] else nothing(n) for r, n in enumerate(sizes))
 
 
 def spectrum(population: Population, split: Split) -> Spectrum:
     """All eigenvalues of the Hessian of each replica [E, Figs. 10 and 11]; UsageError as for `exact`."""
-    values = [torch.linalg.eigvalsh(hessian).cpu() for hessian in exact(population, split)]
+    values = [
+        (torch.linalg.eigvalsh(hessian) if hessian.isfinite().all() else hessian.diagonal() * math.nan).cpu()
+        for hessian in exact(population, split)
+    ]
     return Spectrum(population.frame, values, [torch.full_like(v, 1 / len(v)) for v in values])
 
 
@@ -250,13 +256,19 @@ def _krylov(population: Population, split: Split, steps: int, probes: int, seed:
 
 def _each(run: Callable[[slice], Sequence[Tensor]], population: Population, vectors: int = 1) -> list[Tensor]:
     """What `run` gives for the replicas; on a CPU for one at a time, so that none depends on the others, on a GPU for
-    as many as it may hold so many `vectors` of each."""
+    as many as it may hold so many `vectors` of each. nan for replicas that are not sound."""
+    rows = np.flatnonzero(population.sound())
     if population.device.type == "cpu":
-        parts = map_replicas(run, [slice(r, r + 1) for r in range(len(population))])
+        parts = map_replicas(run, [slice(r, r + 1) for r in rows])
     else:
-        size = max(1, TOGETHER // (vectors * population.theta().shape[1]))
-        parts = [run(slice(r, r + size)) for r in range(0, len(population), size)]
-    return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        size = max(1, TOGETHER // (vectors * population.theta().shape[1])) if len(rows) == len(population) else 1
+        parts = [run(slice(r, r + size)) for r in rows[::size]]
+    every = []
+    for tensors in zip(*parts, strict=True):
+        known = torch.cat(tensors)
+        every.append(known.new_full((len(population), *known.shape[1:]), math.nan))
+        every[-1][torch.as_tensor(rows, device=known.device)] = known
+    return every
 
 
 def _check(population: Population, split: Split) -> int:
@@ -267,6 +279,6 @@ def _check(population: Population, split: Split) -> int:
         raise UsageError(f"{population.model.name} was made for {population.model.shape} images, the split has {shape}")
     if population.device != split.images.device:
         raise UsageError(f"the population is on {population.device}, the split on {split.images.device}")
-    if not (finite := population.theta().isfinite().all(1)).all():
-        raise UsageError(f"replica {int(finite.long().argmin())} has parameters that are not numbers: leave it out")
+    if not population.sound().any():
+        raise UsageError("no replica has numbers for parameters: all of them failed in training")
     return int(population.theta_mask().sum(1).min())

@@ -98,8 +98,8 @@ def barrier(line: pd.DataFrame, by: Sequence[str], value: str = "error") -> pd.D
     """Height of the barrier on each line: max over α in 0 … 1 of value(α) − [(1 − α)·value(0) + α·value(1)].
 
     `by` are the columns that tell the lines of the table apart. Returns a row per line: `by` and `barrier`,
-    in the units of `value`, at least 0. Raises UsageError where a line lacks α = 0 or α = 1, or where `by` leaves
-    two lines together.
+    in the units of `value`, at least 0; nan where the line has a nan. Raises UsageError where a line lacks α = 0 or
+    α = 1, or where `by` leaves two lines together.
     """
 
     def height(points: pd.DataFrame) -> float:
@@ -110,7 +110,7 @@ def barrier(line: pd.DataFrame, by: Sequence[str], value: str = "error") -> pd.D
             raise UsageError(f"{', '.join(by)} do not tell the lines apart: name more columns in `by`")
         path = path[(path.index >= 0) & (path.index <= 1)]
         chord = (1 - path.index) * path[0] + path.index * path[1]
-        return float((path - chord).max())
+        return float((path - chord).max(skipna=False))
 
     lines = line.groupby(list(by), sort=False, dropna=False)
     return pd.DataFrame([{**dict(zip(by, key, strict=True)), "barrier": height(points)} for key, points in lines])

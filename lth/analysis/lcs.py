@@ -26,21 +26,35 @@ RATIOS = tuple(tenth / 10 for tenth in range(1, 10))
 
 
 def epsilon(errors: Sequence[float]) -> float:
-    """ε: the standard deviation (n − 1) of the errors of dense networks that were trained independently.
+    """ε: the standard deviation (n − 1) of the errors of dense networks that were trained independently, nan left out.
 
     Raises UsageError for fewer than two of them, and where all are the same: nothing would ever match.
     """
     found = np.asarray(errors, dtype=float)
+    found = found[~np.isnan(found)]
     if len(found) < 2 or not np.isfinite(found).all():
         raise UsageError(f"ε is a standard deviation: it needs two errors or more, not {found.tolist()}")
     if not (spread := float(found.std(ddof=1))) > 0:
-        raise UsageError(f"all {len(found)} dense networks have the error {found[0]:g}, so ε is 0: train more of them")
+        raise UsageError(
+            f"all {len(found)} dense networks have the error {found[0]:g}, so ε is 0 and nothing can be "
+            "measured in it: train more of them (seeds), or in another way (steps, lr)"
+        )
     return spread
 
 
 def is_matching(errors: Sequence[float], dense: Sequence[float] | float, epsilon: float) -> np.ndarray:
-    """Whether each error is at most ε above that of the dense network: (R,) bool [P, Def. 2.2]."""
-    return np.asarray(errors) <= np.asarray(dense) + epsilon
+    """Whether each error is at most ε above that of the dense network: (R,) bool [P, Def. 2.2].
+
+    Where an error is nan, as of a network that failed in training, so is the answer; all are then 1, 0 or nan.
+    """
+    above = np.asarray(errors, float) - np.asarray(dense)
+    return _known(np.asarray(errors) <= np.asarray(dense) + epsilon, above)
+
+
+def _known(answers: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """The answers as they are; as 1, 0 and nan if something `measured` is nan."""
+    unknown = np.isnan(measured)
+    return np.where(unknown, np.nan, answers) if unknown.any() else answers
 
 
 def _line(one: Population, other: Population, split: Split, points: int) -> pd.DataFrame:
@@ -57,17 +71,21 @@ def is_stable(one: Population, other: Population, split: Split, epsilon: float, 
     """Whether two trained copies of each network are linearly connected: (R,) bool.
 
     Copies that saw the images in other orders: stability [P, Def. 2.3]. Copies of which one started from `perturb`:
-    robustness [P, Def. 3.1].
+    robustness [P, Def. 3.1]. nan where one of them failed, as in `is_matching`.
     """
-    return error_barrier(one, other, split, points) <= epsilon
+    heights = error_barrier(one, other, split, points)
+    return _known(heights <= epsilon, heights)
 
 
 def in_lcs_set(center: Population, other: Population, split: Split, epsilon: float, points: int = 11) -> np.ndarray:
-    """Whether `other` is in the LCS-set of `center`, replica by replica: (R,) bool [P, Def. 2.4]."""
+    """Whether `other` is in the LCS-set of `center`, replica by replica: (R,) bool [P, Def. 2.4].
+
+    nan where one of them failed, as in `is_matching`.
+    """
     line = _line(center, other, split, points)
     ends = [line.loc[line.alpha == alpha, "error"].to_numpy() for alpha in (0, 1)]
     heights = landscape.barrier(line, ["replica"])["barrier"].to_numpy()
-    return is_matching(ends[1], ends[0], epsilon) & (heights <= epsilon)
+    return _known((ends[1] <= ends[0] + epsilon) & (heights <= epsilon), heights)
 
 
 def perturb(population: Population, lengths: Sequence[float] | Tensor, number: int = 0) -> Population:
@@ -76,7 +94,8 @@ def perturb(population: Population, lengths: Sequence[float] | Tensor, number: i
     v lives on the prunable weights that the mask keeps. A replica's `seed` and `number` say which v it is.
     """
     lengths = torch.as_tensor(lengths, dtype=torch.float64).cpu()
-    if lengths.shape != (len(population),) or not (lengths.isfinite() & (lengths >= 0)).all():
+    known = (lengths.isfinite() & (lengths >= 0)) | torch.as_tensor(~population.sound())
+    if lengths.shape != (len(population),) or not known.all():
         raise UsageError(f"a perturbation has one length of at least 0 for each of {len(population)} replicas")
     generators = [streams.torch_stream(seed, streams.PERTURB, number) for seed in population.seeds]
     drawn = {}

@@ -20,14 +20,16 @@ def steady_flow(history: pd.DataFrame) -> pd.Series:
 def summary(history: pd.DataFrame, by: Sequence[str], every: int, early: float, classes: int) -> pd.DataFrame:
     """One row per network, named by the columns `by`, in the order of the history:
 
-    onset:      the first step with a training loss below 0.9·log(classes), the last step if there is none;
+    onset:      the first step with a training loss below 0.9·log(classes), the last step if there is none; nan for a
+                network without any loss, as one that failed (`lth.train.Run.without_failed`);
     flow_start, flow_early, flow_mean: log₁₀ of the gradient flow before training, and its mean over the steps up to
                 `early`, and over all, as measured every `every` steps.
     """
     flow = np.log10(steady_flow(history)).where(history["step"] % every == 0)
     learns = history["step"].where(history["loss"] < LEARNS_BELOW * math.log(classes))
+    known = history["loss"].notna().groupby([history[name] for name in by]).transform("any")
     table = history[list(by)].assign(
-        onset=learns.fillna(history["step"].max()),
+        onset=learns.fillna(history["step"].max()).where(known),
         flow_start=flow.where(history["step"] == 0),
         flow_early=flow.where(history["step"] <= early),
         flow_mean=flow,

@@ -87,7 +87,8 @@ class Plane:
 def through(origin: Population, first: Population, second: Population) -> Plane:
     """The plane through three networks of each replica, whose masks `origin` holds.
 
-    Raises UsageError where they lie on one line, or are of several models or numbers.
+    Raises UsageError where they lie on one line, or are of several models or numbers. A plane through a network that
+    failed in training is nowhere: its corners are nan, and so is all that is evaluated on it.
     """
     others = (first, second)
     if any(other.model != origin.model or len(other) != len(origin) for other in others):
@@ -98,7 +99,7 @@ def through(origin: Population, first: Population, second: Population) -> Plane:
     length = one.norm(dim=1)
     along = (one * two).sum(1) / length
     across = (two - along[:, None] * one / length[:, None]).norm(dim=1)
-    flat = ~((length > 0) & (across > 1e-6 * length))
+    flat = ~((length > 0) & (across > 1e-6 * length)) & (one + two).isfinite().all(1)
     if flat.any():
         seed = origin.seeds[int(flat.long().argmax())]
         raise UsageError(f"the three networks of seed {seed} lie on one line (or two are the same): no plane is theirs")

@@ -20,7 +20,8 @@ def distances(rounds: Sequence[Population], measure: Measure = "angle") -> Tenso
 
     Two networks are compared in the weights that both masks keep, m = m₁ ⊙ m₂; biases and batch norm have no part.
     "angle": 2·∠(θ₁ ⊙ m, θ₂ ⊙ m)/π, which is 0 for networks that differ in scale only and near 1 for unrelated ones.
-    "cosine": 1 − cos. "euclidean": the length of the difference. NaN where nothing is shared. The dense initialisation
+    "cosine": 1 − cos. "euclidean": the length of the difference. NaN where nothing is shared, and for
+    networks that failed in training. The dense initialisation
     may be one of the rounds; [M] puts it last.
     """
     first = rounds[0]
@@ -40,7 +41,8 @@ def distances(rounds: Sequence[Population], measure: Measure = "angle") -> Tenso
             distance = (squares + squares.T - 2 * products).clamp_min(0).sqrt()
         else:
             distance = 1 - cosine if measure == "cosine" else 2 / math.pi * cosine.acos()
-        found.append(distance.masked_fill(masks @ masks.T == 0, math.nan))
+        failed = weights.isnan().any(1)
+        found.append(distance.masked_fill((masks @ masks.T == 0) | failed | failed[:, None], math.nan))
     return torch.stack(found)
 
 

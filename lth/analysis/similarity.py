@@ -2,10 +2,16 @@
 
 The predictions of R networks on N examples are compared for all pairs at once, as (R, R) matrices; the
 measures of [E, Table 6] and of Fort et al. (2020) are means over parts of them. Logarithms are natural.
+
+A network none of whose logits is a number has failed in training. What is measured of it, or of a pair with it, is nan,
+and in what is measured of several networks together it has no part.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
 import torch
 from sklearn.manifold import MDS
@@ -14,7 +20,7 @@ from torch.nn import functional as F
 
 from lth.data import Split
 from lth.errors import UsageError
-from lth.population import Population
+from lth.population import Population, classes
 
 
 def l2_distances(a: Population, b: Population) -> Tensor:
@@ -26,18 +32,30 @@ def mds(population: Population, seed: int = 0) -> pd.DataFrame:
     """The frame with `x`, `y`: a map in which distances are as close to those between the networks as can be.
 
     Metric multidimensional scaling (scikit-learn's SMACOF, the best of eight starts) of the L2 distances.
-    The column `stress` is the normalised stress (Kruskal's stress-1) of the whole map: 0 is perfect.
+    The column `stress` is the normalised stress (Kruskal's stress-1) of the whole map: 0 is perfect. Networks that are
+    not `sound` have no place on it.
     """
-    distances = l2_distances(population, population).cpu().numpy()
+    sound = population.sound()
+    if sound.sum() < 2:
+        return population.frame.assign(x=np.nan, y=np.nan, stress=np.nan)
+    distances = l2_distances(population[sound], population[sound]).cpu().numpy()
     scaling = MDS(2, metric="precomputed", n_init=8, init="random", random_state=seed, normalized_stress=True)
     places = scaling.fit_transform(distances)
-    return population.frame.assign(x=places[:, 0], y=places[:, 1], stress=scaling.stress_)
+    found = np.full((len(population), 2), np.nan)
+    found[sound] = places
+    return population.frame.assign(x=found[:, 0], y=found[:, 1], stress=scaling.stress_)
+
+
+def answers(logits: Tensor) -> Tensor:
+    """Whether a network has any logit that is a number: (R, N, K) → (R,) bool."""
+    return logits.isfinite().flatten(1).any(1)
 
 
 def disagreement(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     """Fraction of examples to which two networks give different classes: (R_a, N, K), (R_b, N, K) → (R_a, R_b)."""
-    a, b = logits_a.argmax(-1), logits_b.argmax(-1)
-    return torch.stack([(row != b).double().mean(1) for row in a])
+    a, b = classes(logits_a), classes(logits_b)
+    differ = torch.stack([(row != b).double().mean(1) for row in a])
+    return differ.masked_fill(~(answers(logits_a)[:, None] & answers(logits_b)), torch.nan)
 
 
 def kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
@@ -51,32 +69,36 @@ def jsd(logits: Tensor) -> Tensor:
 
     (R, N, K) → 0-dim tensor, in nats, between 0 and log R.
     """
-    p = F.softmax(logits.double(), -1)
+    p = F.softmax(logits[answers(logits)].double(), -1)
     entropy = lambda p: torch.special.entr(p).sum(-1)  # noqa: E731
     return (entropy(p.mean(0)) - entropy(p).mean(0)).mean()
 
 
 def jsd_pairs(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     """Jensen–Shannon divergence of every pair: (R_a, N, K), (R_b, N, K) → (R_a, R_b), in nats."""
-    return torch.stack([torch.stack([jsd(torch.stack([a, b])) for b in logits_b]) for a in logits_a])
+    found = torch.stack([torch.stack([jsd(torch.stack([a, b])) for b in logits_b]) for a in logits_a])
+    return found.masked_fill(~(answers(logits_a)[:, None] & answers(logits_b)), torch.nan)
 
 
 def ensemble_accuracy(logits: Tensor, labels: Tensor) -> float:
     """Accuracy of the mean of the R networks' class probabilities: (R, N, K), (N,) → 0 … 1."""
-    return float((F.softmax(logits.double(), -1).mean(0).argmax(-1) == labels).double().mean())
+    together = F.softmax(logits[answers(logits)].double(), -1).mean(0)  # nan if there are none
+    return float((classes(together) == labels).double().mean()) if answers(logits).any() else math.nan
 
 
 def pairwise_disagreement(logits: Tensor) -> float:
     """Mean disagreement over all pairs of R networks, at least two: (R, N, K) → 0 … 1."""
-    n = len(logits)
-    if n < 2:
+    if len(logits) < 2:
         raise UsageError("disagreement within pairs needs two networks or more")
-    return float(disagreement(logits, logits).sum() / (n * (n - 1)))
+    logits = logits[answers(logits)]
+    n = len(logits)
+    return math.nan if n < 2 else float(disagreement(logits, logits).sum() / (n * (n - 1)))
 
 
 def ensemble_gain(logits: Tensor, labels: Tensor) -> float:
     """Accuracy of the ensemble above the mean accuracy of its R members: (R, N, K), (N,) → −1 … 1."""
-    return ensemble_accuracy(logits, labels) - float((logits.argmax(-1) == labels).double().mean())
+    members = (classes(logits[answers(logits)]) == labels).double().mean()
+    return ensemble_accuracy(logits, labels) - float(members)
 
 
 def among(logits: Tensor, labels: Tensor) -> pd.DataFrame:
@@ -85,7 +107,7 @@ def among(logits: Tensor, labels: Tensor) -> pd.DataFrame:
     Accuracies in per cent. `spread` is the standard deviation over the `n` networks or unordered pairs (KL: mean
     of both directions) that `value` is the mean of; the ensemble and the JSD of all are single numbers.
     """
-    accuracy = (logits.argmax(-1) == labels).double().mean(1) * 100
+    accuracy = (classes(logits) == labels).double().mean(1).masked_fill(~answers(logits), torch.nan) * 100
     upper = torch.triu_indices(len(logits), len(logits), offset=1).unbind()
     divergence = kl(logits, logits)
     return _rows(
@@ -125,5 +147,5 @@ def to_reference(population: Population, reference: Population, split: Split) ->
 def _rows(samples: dict[str, Tensor]) -> pd.DataFrame:
     values = {measure: pd.Series(sample.double().cpu().numpy()) for measure, sample in samples.items()}
     return pd.DataFrame(
-        {"measure": m, "value": v.mean(), "spread": v.std(ddof=1), "n": len(v)} for m, v in values.items()
+        {"measure": m, "value": v.mean(), "spread": v.std(ddof=1), "n": v.count()} for m, v in values.items()
     )

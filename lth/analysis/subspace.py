@@ -55,12 +55,14 @@ def loss_to_spare(losses: np.ndarray, errors: np.ndarray, error: float) -> np.nd
     losses, errors: (R, n) of n copies of each network, of which a few weights were pruned; the first is the network
     itself. Within a network both rise together: the slope of the straight line through all copies, with a level of
     its own for each network, says how much loss goes with how much error. Negative where a network's error is larger
-    already. nan, with a warning, where the loss does not rise with the error. Raises UsageError where all errors of
+    already. nan for a network with an error or loss that is no number, and for all of them, with a warning, where the
+    loss does not rise with the error. Raises UsageError where all errors of
     each network are the same.
     """
     x, y = np.asarray(errors, float), np.asarray(losses, float)
-    dx, dy = (some - some.mean(1, keepdims=True) for some in (x, y))
-    if not np.ptp(x, axis=1).any():
+    known = np.isfinite(x + y).all(1)
+    dx, dy = (some[known] - some[known].mean(1, keepdims=True) for some in (x, y))
+    if not np.ptp(x[known], axis=1).any():
         raise UsageError("a slope needs different errors: prune more of the weights")
     slope = (dx * dy).sum() / (dx**2).sum()
     if slope <= 0:

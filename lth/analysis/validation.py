@@ -26,6 +26,11 @@ class Validation:
 
 def best_epoch(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """For each network, which the columns `by` name, the row of the history with the best `validation`; the last of
-    equals, which has been trained for longer. Its `test` is the test accuracy at the best validation epoch."""
-    measured = history[history["validation"].notna()][::-1]
-    return measured.loc[measured.groupby(list(by), sort=False)["validation"].idxmax()[::-1]].reset_index(drop=True)
+    equals, which has been trained for longer. Its `test` is the test accuracy at the best validation epoch. Of a
+    network without any it is the last row, in which both are nan."""
+    last = ~history.duplicated(list(by), keep="last")
+    unknown = history["validation"].isna().groupby([history[name] for name in by]).transform("all")
+    measured = history[history["validation"].notna() | (last & unknown)][::-1]
+    ranks = measured["validation"].fillna(-1)
+    best = ranks.groupby([measured[name] for name in by], sort=False).idxmax()
+    return measured.loc[best[::-1]].reset_index(drop=True)

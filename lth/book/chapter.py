@@ -6,23 +6,24 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from pydantic import BaseModel
 
 from lth import data as datasets
 from lth.book import ROOT, claims, control, figures
 from lth.book.files import absolute, data_set, default_root, settle_environment, shown, write_text
 from lth.book.presets import parameters
-from lth.book.settings import CHAPTER_PARAMETERS
+from lth.book.settings import CHAPTER_PARAMETERS, Facts, Settings
 from lth.book.store import Store, device_name
-from lth.errors import UsageError
+from lth.errors import LthError, UsageError
 from lth.population import Population
 from lth.recipe import Recipe
 from lth.train import Run
@@ -56,15 +57,36 @@ class Chapter:
         self.device = choose_device(os.environ.get("LTH_DEVICE", "auto"))
         chosen = {field: values[field] for field in CHAPTER_PARAMETERS[name].model_fields}
         chosen["dataset"] = data_set(os.environ.get("LTH_DATASET") or chosen["dataset"])
-        self.parameters: BaseModel = parameters(name, "paper", chosen)
+        self.parameters: Settings = parameters(name, "paper", chosen)
         self.data = datasets.load(self.parameters.dataset, self.device)
+        self.parameters.check(Facts.of(self.data))
         self.store = Store(default_root())
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
-        """`lth.train.train` on the chapter's data; replicas that the store holds are read from it."""
-        run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
+        """`lth.train.train` on the chapter's data; replicas that the store holds are read from it.
+
+        Those that failed are told on the page and nan ever after (`Run.without_failed`), so that means and tests leave
+        them out. Raises LthError where none is left.
+        """
+        if not population.sound().any():
+            raise LthError(
+                f"all {len(population)} networks to be trained were made from ones that failed. "
+                f"A lower lr than {recipe.lr:g} may help"
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
+            run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
         self.runs |= self.store.meta(population, self.data, recipe, **kind)
+        if told := failures(population, run):
+            print(told)
+        run = run.without_failed()
+        if not run.final.sound().any():
+            raise LthError(
+                f"all {len(population)} networks failed: their loss is no number from step "
+                f"{max(run.failed.values())} on. "
+                f"A lower lr than {recipe.lr:g} may help"
+            )
         return run
 
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
@@ -119,6 +141,7 @@ class Chapter:
             "data": shown(self.data.name),
             "data fingerprint": self.data.fingerprint,
             "networks trained": len(trained),
+            **({"networks failed": failed} if (failed := int(trained["failed"].notna().sum())) else {}),
             "training time": _minutes(trained["seconds"].sum()),
             "time of this execution": _minutes(time.time() - self.started),
             "parameters": self.parameters.model_dump() | {"dataset": shown(self.parameters.dataset)},
@@ -128,6 +151,36 @@ class Chapter:
         write_text(self.out / "networks.json", json.dumps([f"runs/{key}" for key in sorted(self.runs)], indent=0))
         flat = {**stamp, "parameters": ", ".join(f"{k}={v}" for k, v in stamp["parameters"].items())}
         return pd.DataFrame({"what": flat.keys(), "this execution": [str(value) for value in flat.values()]})
+
+
+def failures(population: Population, run: Run) -> str:
+    """One sentence on the replicas of `population` that failed in `run`, method by method; "" if none did.
+
+    Those that were made from failed ones were told before.
+    """
+    sound, frame = population.sound(), run.final.frame
+    methods = frame["method"] if "method" in frame else pd.Series("", index=frame.index)
+    parts = []
+    for method in methods.unique():
+        rows = np.flatnonzero(methods == method)
+        failed = [r for r in rows if r in run.failed and sound[r]]
+        if failed:
+            steps = sorted({run.failed[r] for r in failed})
+            when = f"step {steps[0]}" + (f" to {steps[-1]}" if len(steps) > 1 else "")
+            of = f" of method {method}" if method else ""
+            parts.append(f"{len(failed)} of {len(rows)} networks{of} (at {when})")
+    told = f"Failed in training: {', '.join(parts)}. They, and what is made from them, are left out of means and tests."
+    return told if parts else ""
+
+
+def pseudo_values(statistic: Callable[[list[int]], float], sound: Sequence[bool]) -> np.ndarray:
+    """The jackknife's pseudo-values (`lth.book.claims.pseudo_values`) of the networks that are `sound`: (R,), nan for
+    the others, and for all where fewer than three are left."""
+    places = np.flatnonzero(np.asarray(sound, bool))
+    found = np.full(len(sound), np.nan)
+    if len(places) >= 3:
+        found[places] = claims.pseudo_values(lambda some: statistic(places[some].tolist()), len(places))
+    return found
 
 
 def _commit() -> tuple[str, bool]:

@@ -26,6 +26,8 @@ def apart(samples: Sequence[float], mean: float, spread: float) -> float:
     """
     x = np.asarray(samples, dtype=float)
     paper = max(spread / math.sqrt(PAPER_NETWORKS - 1), ROUNDING)
+    if len(x) < 2:
+        return math.nan
     return (x.mean() - mean) / math.hypot(x.std(ddof=1) / math.sqrt(len(x)), paper)
 
 
@@ -37,11 +39,12 @@ def paper_table(row: str) -> pd.DataFrame:
 def cell_by_cell(networks: pd.DataFrame, row: str, caption: str, name: str) -> Table:
     """One line per cell, the paper's first: both means, our 95 % interval and n, and how far apart they are.
 
-    networks: `method`, `init` and `accuracy` (per cent) of each network. Cells further apart than three standard
-    errors are set in bold.
+    networks: `method`, `init` and `accuracy` (per cent; nan: left out) of each network. Cells further apart than three
+    standard errors are set in bold.
     """
     told = paper_table(row).set_index(["method", "init"])
-    ours = {cell: group["accuracy"].to_numpy() for cell, group in networks.groupby(["method", "init"], sort=False)}
+    found = networks.dropna(subset="accuracy").groupby(["method", "init"], sort=False)
+    ours = {cell: group["accuracy"].to_numpy() for cell, group in found}
     lines = []
     for cell in dict.fromkeys([*told.index, *ours]):
         line = {"method": cell[0], "initial weights": cell[1]}

@@ -39,10 +39,14 @@ def house_style() -> None:
 
 
 def t_interval(samples: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean (Student's t); of a single sample, the sample. Also seaborn's `errorbar`."""
+    """95 % interval of the mean (Student's t); of a single sample, the sample. Samples that are nan are left out.
+
+    Also seaborn's `errorbar`.
+    """
     x = np.asarray(samples, dtype=float)
+    x = x[~np.isnan(x)]
     if len(x) < 2:
-        return x.mean(), x.mean()
+        return (x[0], x[0]) if len(x) else (math.nan, math.nan)
     half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
     return x.mean() - half, x.mean() + half
 
@@ -96,4 +100,6 @@ def beside_paper(measured: pd.DataFrame, row: str, digits: dict[str, int], capti
 def _cell(number: pd.Series, digits: int) -> str:
     """«mean ± standard deviation»"""
     spread = number.get("spread")
+    if pd.isna(number["value"]):
+        return "–"
     return f"{number['value']:.{digits}f}" + ("" if pd.isna(spread) else f" ± {spread:.{digits}f}")

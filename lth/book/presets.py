@@ -11,9 +11,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from lth.book.settings import CHAPTER_PARAMETERS
+from lth.book.settings import CHAPTER_PARAMETERS, DIGITS, Facts, Settings
 from lth.errors import UsageError
 
 PRESETS = ("smoke", "quick", "night", "gpu", "paper")
@@ -256,7 +254,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def parameters(chapter: str, preset: str, overrides: Mapping[str, Any] | None = None) -> BaseModel:
+def parameters(chapter: str, preset: str, overrides: Mapping[str, Any] | None = None) -> Settings:
     """The validated parameters of a chapter: the preset's values, then the overrides (strings are converted).
 
     Raises UsageError, in one line that names the parameter, for an unknown preset or name, a wrong type or a
@@ -272,16 +270,20 @@ def parameters(chapter: str, preset: str, overrides: Mapping[str, Any] | None = 
                     f"{chapter} has no parameter {name}, only {', '.join(others)}: name the chapter to run"
                 )
             raise UsageError(f"{unknown('parameter', name, kind.model_fields)} (`lth list` explains them)")
-    try:
-        return kind(**{**_VALUES[chapter][preset], **(overrides or {})})
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise UsageError(first["msg"].removeprefix("Value error, ")) from error
-        name = str(first["loc"][0])
-        meaning = kind.model_fields[name].description
-        message = first["msg"].removeprefix("Input ")
-        raise UsageError(f"{name}={first['input']}: {message}. It is: {meaning}") from error
+    return kind(**{**_VALUES[chapter][preset], **(overrides or {})})
+
+
+def check_data(chapter: str, values: Mapping[str, Any]) -> None:
+    """UsageError, in one line, where the data set does not fit these parameters; LthError where it is not there.
+
+    Digits are known without torch, whose import takes seconds.
+    """
+    settings, facts = parameters(chapter, "paper", values), DIGITS
+    if settings.dataset != "digits":
+        from lth import data
+
+        facts = Facts.of(data.load(settings.dataset))
+    settings.check(facts)
 
 
 def unknown(kind: str, name: str, known: Any) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from lth.book import CHAPTERS, ROOT
 from lth.book.files import ABANDONED, default_root, shown, write_text
-from lth.book.presets import PRESETS, parameters, unknown
+from lth.book.presets import PRESETS, check_data, parameters, unknown
 from lth.errors import LthError, Stopped, UsageError
 
 KERNEL = "lth-runner"
@@ -47,7 +47,7 @@ def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], devi
     `chapters` are names or numbers; paths, in `overrides` and `out`, are absolute.
 
     Raises UsageError or LthError in one line for: unknown chapter, preset or parameter; wrong type or range; no
-    GPU where one was asked for; data that are not there; an `out` that cannot be written.
+    GPU where one was asked for; data that are not there, or too small; an `out` that cannot be written.
     """
     chapters = [named(chapter) for chapter in chapters]
     if preset not in PRESETS:
@@ -62,11 +62,8 @@ def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], devi
         from lth.book.chapter import choose_device
 
         choose_device(device)
-    for values in plan.values():
-        if values["dataset"] != "digits":  # which are always there; looking for others imports torch, for seconds
-            from lth import data
-
-            data.available(values["dataset"])
+    for chapter, values in plan.items():
+        check_data(chapter, values)
     return plan
 
 

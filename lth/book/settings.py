@@ -1,21 +1,97 @@
-"""What can be set in each chapter: types, ranges and meaning. The defaults are the papers' own settings."""
+"""What can be set in each chapter: types, ranges and meaning. The defaults are the papers' own settings.
+
+`check` says whether a data set is large enough for them, before anything is trained.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from lth.checked import Checked
+from lth.errors import UsageError
+
+if TYPE_CHECKING:
+    from lth.data import Data
 
 SMALLEST_LAYER = 150  # weights of LeNet5's first layer on images of one channel
+FEWEST = 20  # images, for training and for the test: an error is a share of them
+EXACT = 5_000  # active parameters of an exact Hessian, at most (`lth.analysis.hessian`)
 
 
-class SparseTraining(BaseModel):
+class Facts(NamedTuple):
+    """What the settings of a chapter must fit: numbers of training and test images, their (C, H, W), classes."""
+
+    name: str
+    train: int
+    test: int
+    shape: tuple[int, int, int]
+    classes: int
+
+    @classmethod
+    def of(cls, data: Data) -> Facts:
+        return cls(data.name, len(data.train), len(data.test), data.shape, data.classes)
+
+
+DIGITS = Facts("digits", 1_437, 360, (1, 28, 28), 10)  # known without looking
+
+
+class Settings(Checked):
+    """The settings of one chapter."""
+
+    dataset: str
+
+    @property
+    def models(self) -> list[str]:
+        """The architectures that the chapter trains."""
+        return [self.model]
+
+    def limits(self, facts: Facts) -> dict[str, tuple[int, int]]:
+        """Each parameter that is a number of training images: its value, and the most that it can be."""
+        return {"batch_size": (self.batch_size, facts.train)}
+
+    def check(self, facts: Facts) -> None:
+        """Raises UsageError, in one line that names parameter, value and bound, where the data do not fit."""
+        for what, count in (("training", facts.train), ("test", facts.test)):
+            if count < FEWEST:
+                raise UsageError(
+                    f"dataset={self.dataset}: {count} {what} images are too few, a chapter needs at least {FEWEST}"
+                )
+        if facts.classes < 2:
+            raise UsageError(f"dataset={self.dataset}: there is one class only, a chapter needs at least 2")
+        for name, (value, most) in self.limits(facts).items():
+            if value > most:
+                raise UsageError(
+                    f"{name}={value} is too large for {facts.name}, which has {facts.train} training images: "
+                    f"at most {most}"
+                )
+        if facts is not DIGITS:  # which every architecture takes; building them imports torch, for seconds
+            from lth.models import Model
+
+            for name in self.models:
+                try:
+                    assert Model(name, facts.shape, facts.classes).shapes
+                except UsageError as error:
+                    raise UsageError(f"dataset={self.dataset} does not fit the model {name}: {error}") from error
+
+
+def _whole(text: Any) -> Any:
+    """«8» and «8.0» → 8, for the command line; anything else stays as it is, for the message that refuses it."""
+    try:
+        return int(float(text)) if float(text).is_integer() else text
+    except (ValueError, TypeError, OverflowError):
+        return text
+
+LENET5_BIASES = 6 + 16 + 120 + 84  # and one for each class
+
+
+class SparseTraining(Settings):
     """What the chapters on sparse training, 1 and 2, have in common: LeNet5, its pruning, its mask updates.
 
     The defaults are the papers' settings [E, Table 4]. The two chapters share the networks that they train alike.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or a folder or archive of images")
     seeds: int = Field(5, ge=3, le=100, description="networks per method, each with the mask of a pruned network")
@@ -30,7 +106,7 @@ class SparseTraining(BaseModel):
     prune_end: int = Field(7_000, gt=0, description="step at which the final sparsity is reached")
     prune_every: int = Field(100, gt=0, description="steps between two prunings")
     dst_drop_fraction: float = Field(0.3, gt=0, lt=1, description="share of weights that the first mask update drops")
-    dst_every: int = Field(500, gt=0, description="steps between two mask updates (100 in the authors' code)")
+    dst_every: int = Field(500, ge=2, description="steps between two mask updates (100 in the authors' code)")
     probe_every: int = Field(200, gt=0, description="steps between two measurements of the gradient flow")
     block: int = Field(1_000, gt=0, description="training examples that gradient flow and RigL's gradients are of")
 
@@ -52,6 +128,13 @@ class SparseTraining(BaseModel):
                 )
         return self
 
+    @property
+    def models(self) -> list[str]:
+        return ["lenet5"]
+
+    def limits(self, facts: Facts) -> dict[str, tuple[int, int]]:
+        return super().limits(facts) | {"block": (self.block, facts.train)}
+
 
 class GradientFlow(SparseTraining):
     """Chapter 1: initial weights of sparse networks, and the gradient flow in training."""
@@ -70,22 +153,34 @@ class DSTUpdates(SparseTraining):
     lanczos_images: int = Field(1_000, ge=10, description="training images that give an estimated one, at most all")
     lanczos_steps: int = Field(40, ge=10, description="Hessian-vector products per estimated spectrum")
 
+    def check(self, facts: Facts) -> None:
+        super().check(facts)
+        layers = lenet5_layers(facts.shape, facts.classes)
+        active = sum(max(1, round(n * (1 - self.sparsity))) for n in layers) + LENET5_BIASES + facts.classes
+        if active > EXACT:
+            least = 1 - (EXACT - LENET5_BIASES - facts.classes - len(layers)) / sum(layers)
+            raise UsageError(
+                f"sparsity={self.sparsity} leaves {active:,} parameters of LeNet5 on {facts.name}, whose exact Hessian "
+                f"has at most {EXACT:,}: at least {math.ceil(1000 * least) / 1000}"
+            )
+        if self.lanczos_steps > active:
+            raise UsageError(
+                f"lanczos_steps={self.lanczos_steps} are more than the {active:,} parameters that sparsity="
+                f"{self.sparsity} leaves: at most {active}"
+            )
 
-def _whole(text: Any) -> Any:
-    """«8» and «8.0» → 8, for the command line; anything else stays as it is, for the message that refuses it."""
-    try:
-        return int(float(text)) if float(text).is_integer() else text
-    except (ValueError, TypeError, OverflowError):
-        return text
+def lenet5_layers(shape: tuple[int, int, int], classes: int) -> list[int]:
+    """How many weights each layer of LeNet5 has."""
+    channels, *sides = shape
+    height, width = (((side - 4) // 2 - 4) // 2 for side in sides)
+    return [150 * channels, 2_400, 16 * height * width * 120, 120 * 84, 84 * classes]
 
 
-class LTBasin(BaseModel):
+class LTBasin(Settings):
     """Chapter 3: lottery tickets and the basin of the pruning solution.
 
     The defaults are the papers' settings [E, Table 3].
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or a folder or archive of images")
     model: Literal["lenet5", "lenet_300_100"] = Field("lenet5", description="architecture")
@@ -130,14 +225,12 @@ Network = Literal[
 ]
 
 
-class Tweaks(BaseModel):
+class Tweaks(Settings):
     """Chapter 4: what to do with a ticket once it is drawn.
 
     The defaults are ResNet-18 on CIFAR-100 [J, Sec. 4.1]; what the paper leaves open is the authors' code's, or ours
     (`kappa`, `temperature`).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str = Field(
         "cifar100", description="digits, mnist, fashion_mnist, cifar10, cifar100, or a folder or archive of images"
@@ -180,6 +273,8 @@ class Tweaks(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.steps < 3:
+            raise ValueError(f"steps={self.steps}: the learning rate drops at one half and at 3/4 of them: at least 3")
         if self.levels != sorted(set(self.levels)) or not 1 <= self.levels[0] <= self.levels[-1] <= self.rounds:
             raise ValueError(f"levels must increase and lie from 1 to {self.rounds}, not {self.levels}")
         if self.shown not in self.levels:
@@ -193,14 +288,21 @@ class Tweaks(BaseModel):
             raise ValueError(f"{self.model} has no place for extra skips: set skips=none")
         return self
 
+    @property
+    def models(self) -> list[str]:
+        return [self.model, *self.others]
 
-class RTIRepulsion(BaseModel):
+    def limits(self, facts: Facts) -> dict[str, tuple[int, int]]:
+        # a tenth is put aside for validation; a step of GradInit draws a batch and half another
+        left = facts.train - round(facts.train / 10)
+        return {"batch_size": (self.batch_size, 2 * left // 3)}
+
+
+class RTIRepulsion(Settings):
     """Chapter 5: do tickets find an old solution again, and what if that is forbidden?
 
     The defaults are LeNet 300-100 on MNIST [M, Table 1]; the batch sizes below 60 are ours.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, cifar10, or a folder or archive of images")
     model: Literal["lenet_300_100", "conv4", "resnet20"] = Field("lenet_300_100", description="architecture")
@@ -238,14 +340,24 @@ class RTIRepulsion(BaseModel):
             )
         return self
 
+    def limits(self, facts: Facts) -> dict[str, tuple[int, int]]:
+        return {"batch_sizes": (self.batch_sizes[-1], facts.train)}
 
-class LCSGeometry(BaseModel):
+    def check(self, facts: Facts) -> None:
+        super().check(facts)
+        steps = self.epochs * facts.train // self.batch_sizes[-1]
+        if self.schedule == "step" and steps < 4:
+            raise UsageError(
+                f"batch_sizes={self.batch_sizes}: {self.epochs} epochs of {facts.name} are {steps} steps of the "
+                "largest, and schedule=step drops the learning rate after 2/3 and after 5/6 of them: at least 4"
+            )
+
+
+class LCSGeometry(Settings):
     """Chapter 6: why iterative magnitude pruning works, seen in the landscape.
 
     The defaults are ResNet-20 on CIFAR-10 [P, App. B].
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str = Field(
         "cifar10", description="digits, mnist, fashion_mnist, cifar10, cifar100, or a folder or archive of images"
@@ -296,8 +408,11 @@ class LCSGeometry(BaseModel):
             raise ValueError(f"shares must lie between 0 and 1, not {self.shares}")
         return self
 
+    def limits(self, facts: Facts) -> dict[str, tuple[int, int]]:
+        return {"batch_size": (self.batch_size, facts.train // 2)}  # the spread of a loss over batches needs two
 
-CHAPTER_PARAMETERS: dict[str, type[BaseModel]] = {
+
+CHAPTER_PARAMETERS: dict[str, type[Settings]] = {
     "gradient_flow": GradientFlow,
     "dst_updates": DSTUpdates,
     "lt_basin": LTBasin,

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 
 from lth.analysis.hessian import Spectrum
 from lth.book.film import Curve
+from lth.errors import LthError
 
 STRETCH = 0.1
 BUMP = 0.2  # standard deviation, on the axis, of the Gaussian that an eigenvalue is drawn as
@@ -24,10 +25,14 @@ def curves(spectrum: Spectrum, by: Sequence[str]) -> pd.DataFrame:
     """Rows `by`, `eigenvalue`, `density`: the share of eigenvalues per unit of the axis.
 
     The mean over replicas that agree in the columns `by`; such groups come in the order in which they first appear.
-    From a little below the smallest eigenvalue of all to a little above the largest.
+    From a little below the smallest eigenvalue of all to a little above the largest. Replicas that failed in training
+    are left out; LthError if there are no others.
     """
     values = [torch.asinh(values / STRETCH) for values in spectrum.values]
-    low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
+    known = [v for v in values if v.isfinite().all()]
+    if not known:
+        raise LthError("no network has a spectrum: all of them failed in training. A lower lr may help")
+    low, high = min(v.min().item() for v in known), max(v.max().item() for v in known)
     axis = np.arange(low - 3 * BUMP, high + 3 * BUMP, BUMP / 3)
     table = Spectrum(spectrum.frame[list(by)], values, spectrum.weights).density(axis, BUMP)
     mean = table.groupby([*by, "eigenvalue"], sort=False).density.mean().reset_index()

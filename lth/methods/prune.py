@@ -58,11 +58,14 @@ def without_lowest(
     scores: name → (R, *shape) for each prunable parameter. ratio: one for all replicas, or one for each.
     Of r weights round(ratio·r) go, as with `torch.nn.utils.prune`; ranked over all prunable layers of a replica, or
     within each. Of equal scores the one that comes last goes first. A layer that runs empty is told in a warning.
-    Raises UsageError for a ratio outside 0 … 1 and for scores that are not numbers.
+    Raises UsageError for a ratio outside 0 … 1 and for scores that are not numbers, except those of a replica that is
+    not `Population.sound`: its masks are any.
     """
     ratios = [ratio] * len(population) if isinstance(ratio, (int, float)) else [float(share) for share in ratio]
     if len(ratios) != len(population) or not all(0 <= share < 1 for share in ratios):
         raise UsageError(f"a ratio is a share of the weights left, one for all or one each, not {ratio}")
+    failed = torch.as_tensor(~population.sound(), device=population.device)  # whose masks do not matter
+    scores = {n: scores[n].masked_fill(failed.view(-1, *[1] * (scores[n].ndim - 1)), 0) for n in population.masks}
     if strange := [name for name in population.masks if not scores[name].isfinite().all()]:
         raise UsageError(f"scores of {', '.join(strange)} are not numbers: nothing can be ranked by them")
     names, masks = list(population.masks), {}
@@ -73,7 +76,7 @@ def without_lowest(
         new = (largest(ranked, counts) & left).split([population.masks[n][0].numel() for n in part], dim=1)
         masks |= {n: m.view_as(population.masks[n]) for n, m in zip(part, new, strict=True)}
     for name, before in population.masks.items():
-        lost = before.flatten(1).any(1) & ~masks[name].flatten(1).any(1)
+        lost = before.flatten(1).any(1) & ~masks[name].flatten(1).any(1) & ~failed
         if lost.any():
             seeds = [population.seeds[r] for r in lost.nonzero()[:, 0].tolist()]
             warnings.warn(
@@ -113,7 +116,8 @@ def rewind(pruned: Population, weights: Population) -> Population:
 
     With the pruning run's own early weights this makes a lottery ticket, with other initial weights a network
     to train from scratch, with the pruned weights themselves a restart of training. A single pruned network
-    serves all of `weights`; otherwise replica i takes mask i. Batch-norm statistics are those of `weights`.
+    serves all of `weights`; otherwise replica i takes mask i. Batch-norm statistics are those of `weights`. The mask of
+    a network that is not `sound` says nothing: what is made with it is nan, too.
     """
     if pruned.model != weights.model:
         raise UsageError(f"masks of {pruned.model} do not fit {weights.model}")
@@ -121,7 +125,7 @@ def rewind(pruned: Population, weights: Population) -> Population:
         raise UsageError(f"{len(pruned)} pruned networks for {len(weights)} sets of weights: give one, or one each")
     if len(pruned) < len(weights):
         pruned = pruned.repeat(len(weights))
-    return apply(weights, pruned.masks)
+    return apply(weights, pruned.masks).without(~pruned.sound())
 
 
 @dataclass(frozen=True)

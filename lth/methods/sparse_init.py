@@ -57,7 +57,8 @@ def normal(population: Population, mode: Mode = "average", fans: Fans = "neuron"
     Biases of the prunable layers become zero; all else stays as it is: batch norm, extra skips, the frame. The
     numbers come from a replica's `init_seed` (`seed` where there is no such column): one standard normal number
     per weight, masked or not, so that masks and rules can be compared draw by draw. They have nothing to do with
-    what `lth.methods.init` draws for that seed. The defaults are those of [E, Table 1].
+    what `lth.methods.init` draws for that seed. A replica that is not `sound` stays so. The defaults are those of
+    [E, Table 1].
     """
     params = dict(population.params)
     generators = [
@@ -71,4 +72,4 @@ def normal(population: Population, mode: Mode = "average", fans: Fans = "neuron"
         bias = name.removesuffix("weight") + "bias"
         if bias in params:
             params[bias] = torch.zeros_like(params[bias])
-    return replace(population, params=params)
+    return replace(population, params=params).without(~population.sound())
