@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -44,7 +45,7 @@ def four(**columns: object):
 def run():
     """A run in which it fails, with masks that change, a probe, and kept networks."""
     rule, look = prune.Gradual(0.8, 2, 4, 1), Probe(2, Validation())
-    data = type(DATA)(DATA.name, DATA.train, DATA.test, DATA.classes, DATA.fingerprint, DATA.test)
+    data = replace(DATA, validation=DATA.test)
     with pytest.warns(UserWarning, match="1 of 4 replicas failed"):
         return train(four(), data, HOW, updates={"pruned": rule}, probes=[look], keep=[0, 3])
 
