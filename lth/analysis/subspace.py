@@ -24,8 +24,8 @@ def maximal_ratio(values: Tensor, weights: Tensor, epsilon: float, distance: Seq
     fills, seen from the distance R [P, Eq. C.4].
 
     values, weights: eigenvalues λ_i and the share that each stands for, (n,) both, as in `hessian.Spectrum`. Where the
-    landscape does not bend upwards, λ ≤ 0, the ellipsoid has no end: r_i = ∞. distance: any number of R.
-    Raises UsageError for weights that do not sum to one, ε ≤ 0, and R < 0.
+    landscape does not bend upwards, λ ≤ 0, the ellipsoid has no end: r_i = ∞. distance: any number of R; where it
+    is nan, so is the share. Raises UsageError for weights that do not sum to one, ε ≤ 0, and R < 0.
     """
     share, curvature = np.asarray(weights, float), np.asarray(values, float).clip(min=0)
     radius = np.atleast_1d(np.asarray(distance, float))
@@ -33,8 +33,8 @@ def maximal_ratio(values: Tensor, weights: Tensor, epsilon: float, distance: Seq
         raise UsageError(f"a spectrum's weights sum to one, these to {share.sum():.4g}")
     if not epsilon > 0:
         raise UsageError(f"ε must be above 0, not {epsilon:g}: no network has less loss than the minimum")
-    if not (radius >= 0).all():
-        raise UsageError(f"a distance is at least 0, not {radius.min():g}")
+    if (radius < 0).any():
+        raise UsageError(f"a distance is at least 0, not {np.nanmin(radius):g}")
     return (share / (1 + radius[:, None] ** 2 * curvature / (2 * epsilon))).sum(1)  # r²/(R² + r²), without ∞/∞
 
 
