@@ -7,6 +7,8 @@ natural.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import torch
 from sklearn.manifold import MDS
@@ -83,17 +85,20 @@ def ensemble_accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((F.softmax(logits.double(), -1).mean(0).argmax(-1) == labels).double().mean())
 
 
-def pairwise_disagreement(logits: Tensor) -> float:
-    """Mean disagreement over all pairs of R networks, at least two: (R, N, K) → 0 … 1."""
-    n = len(logits)
-    if n < 2:
-        raise UsageError("disagreement within pairs needs two networks or more")
-    return float(disagreement(logits, logits).sum() / (n * (n - 1)))
+def calibrated(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each network's logits times the factor, 1/1000 … 1000, that makes its mean cross-entropy least: (R, N, K).
 
-
-def ensemble_gain(logits: Tensor, labels: Tensor) -> float:
-    """Accuracy of the ensemble above the mean accuracy of its R members: (R, N, K), (N,) → −1 … 1."""
-    return ensemble_accuracy(logits, labels) - float((logits.argmax(-1) == labels).double().mean())
+    Networks that decide alike may be sure of it to different degrees, and divergences tell such networks apart. After
+    this (one temperature for each network [Guo et al. 2017]) no scaling of a network's logits changes anything.
+    """
+    z, rows = logits.double(), torch.arange(logits.shape[1], device=logits.device)
+    low, high = (torch.full((len(z), 1, 1), exponent, dtype=z.dtype, device=z.device) for exponent in (-3.0, 3.0))
+    for _ in range(40):  # the slope of the cross-entropy, which is convex in the factor, changes its sign once
+        middle = (low + high) / 2
+        sure = F.softmax(z * 10**middle, -1)
+        slope = ((sure * z).sum(-1) - z[:, rows, labels]).mean(1)[:, None, None]
+        low, high = torch.where(slope < 0, middle, low), torch.where(slope < 0, high, middle)
+    return z * 10**high
 
 
 def among(logits: Tensor, labels: Tensor) -> pd.DataFrame:
@@ -128,15 +133,26 @@ def against(logits: Tensor, reference: Tensor) -> pd.DataFrame:
     )
 
 
-def to_reference(population: Population, reference: Population, split: Split) -> pd.DataFrame:
-    """The frame with `disagreement`, `kl` (mean of both directions) and `jsd` of each replica to one network."""
-    ours, theirs = population.logits(split), reference.logits(split)
-    columns = {
-        "disagreement": disagreement(ours, theirs)[:, 0],
-        "kl": (kl(ours, theirs) + kl(theirs, ours).mT)[:, 0] / 2,
-        "jsd": jsd_pairs(ours, theirs)[:, 0],
-    }
-    return population.frame.assign(**{name: values.cpu().numpy() for name, values in columns.items()})
+def in_groups(
+    population: Population, split: Split, by: Sequence[str], references: Population | None = None
+) -> pd.DataFrame:
+    """`among` for every group of networks that the columns `by` tell apart: rows `by`, `measure`, `value`.
+
+    references: with one network for every value of the first of these columns: then `against` it, too, and under names
+    that end in «, calibrated» the same of `calibrated` logits.
+    """
+    logits, theirs = population.logits(split), references.logits(split) if references else None
+    tables = []
+    for key, rows in population.frame.groupby(list(by), sort=False).groups.items():
+        ours = logits[torch.tensor(rows.tolist(), device=logits.device)]
+        parts = [among(ours, split.labels)]
+        if references:
+            place = int((references.frame[by[0]] == key[0]).to_numpy().nonzero()[0].item())
+            one, fitted = theirs[[place]], (calibrated(x, split.labels) for x in (ours, theirs[[place]]))
+            scaled = against(*fitted)
+            parts += [against(ours, one), scaled.assign(measure=scaled["measure"] + ", calibrated")]
+        tables.append(pd.concat(parts)[["measure", "value"]].assign(**dict(zip(by, key, strict=True))))
+    return pd.concat(tables, ignore_index=True)[[*by, "measure", "value"]]
 
 
 def _rows(samples: dict[str, Tensor]) -> pd.DataFrame:

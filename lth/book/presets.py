@@ -95,7 +95,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "quick": {
             "dataset": "digits",
-            "seeds": 5,
+            "seeds": 4,
             "sparsity": 0.9,
             "steps": 600,
             "batch_size": 64,

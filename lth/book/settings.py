@@ -117,6 +117,11 @@ class LTBasin(BaseModel):
                 f"rewind_step ({self.rewind_step}) must not lie after prune_start ({self.prune_start}): "
                 "from there on the weights are already pruned"
             )
+        if self.tickets > self.seeds:
+            raise ValueError(
+                f"tickets ({self.tickets}) must not exceed seeds ({self.seeds}): an ensemble of tickets is compared "
+                "with one of as many pruning solutions"
+            )
         return self
 
 
