@@ -19,6 +19,8 @@ from lth.data import Split
 from lth.errors import UsageError
 from lth.population import Population
 
+ALONE = "accuracy"  # the measure of `among` that every network has for itself
+
 
 def l2_distances(a: Population, b: Population) -> Tensor:
     """‖θ_a − θ_b‖ of every replica of `a` to every replica of `b`, over all parameters: (R_a, R_b) float64."""
@@ -112,7 +114,7 @@ def among(logits: Tensor, labels: Tensor) -> pd.DataFrame:
     divergence = kl(logits, logits)
     return _rows(
         {
-            "accuracy": accuracy,
+            ALONE: accuracy,
             "ensemble": torch.tensor([100 * ensemble_accuracy(logits, labels)], dtype=torch.float64),
             "pairwise disagreement": disagreement(logits, logits)[upper],
             "pairwise KL": ((divergence + divergence.mT) / 2)[upper],
@@ -134,10 +136,12 @@ def against(logits: Tensor, reference: Tensor) -> pd.DataFrame:
 
 
 def in_groups(
-    population: Population, split: Split, by: Sequence[str], references: Population | None = None
+    population: Population, split: Split, by: Sequence[str], size: int, references: Population | None = None
 ) -> pd.DataFrame:
     """`among` for every group of networks that the columns `by` tell apart: rows `by`, `measure`, `value`.
 
+    size: of a whole group, at least two. Of a smaller one, some of whose networks failed, what belongs to pairs or to
+    all together is NaN: an ensemble of fewer gains less.
     references: with one network for every value of the first of these columns: then `against` it, too, and under names
     that end in «, calibrated» the same of `calibrated` logits.
     """
@@ -145,7 +149,8 @@ def in_groups(
     tables = []
     for key, rows in population.frame.groupby(list(by), sort=False).groups.items():
         ours = logits[torch.tensor(rows.tolist(), device=logits.device)]
-        parts = [among(ours, split.labels)]
+        group = among(ours, split.labels)
+        parts = [group if len(ours) == size else group.assign(value=group["value"].where(group["measure"] == ALONE))]
         if references:
             place = int((references.frame[by[0]] == key[0]).to_numpy().nonzero()[0].item())
             one, fitted = theirs[[place]], (calibrated(x, split.labels) for x in (ours, theirs[[place]]))
