@@ -96,7 +96,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "quick": {
             "dataset": "digits",
             "seeds": 4,
-            "sparsity": 0.9,
+            "sparsity": 0.8,
             "steps": 600,
             "batch_size": 64,
             "prune_start": 150,
