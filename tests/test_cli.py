@@ -66,6 +66,7 @@ BAD = {
     "an empty layer, sparser": (["run", "gradient_flow", "-p", "high_sparsity=0.999"], "high_sparsity (0.999) empties"),
     "drops everything": (["run", "-p", "dst_drop_fraction=1"], "dst_drop_fraction=1: should be less than 1"),
     "rewinding too late": (["run", "lt_basin", "-p", "rewind_step=200"], "rewind_step (200) must not lie after"),
+    "tickets without solutions": (["run", "lt_basin", "-p", "tickets=5"], "tickets (5) must not exceed seeds (4)"),
     "few rounds": (["run", "rti_repulsion", "-p", "ratio=0.05"], "7 rounds at ratio 0.05 never leave 2 to 30 %"),
     "batches of one size": (["run", "rti_repulsion", "-p", "batch_sizes=60"], "batch_sizes"),
     "batches that shrink": (["run", "rti_repulsion", "-p", "batch_sizes=60,15"], "batch_sizes must increase"),
@@ -222,6 +223,15 @@ def test_any_terminal_is_told_what_it_can_show(words, terminal):
     assert said.returncode == (2 if "points=9" in words else 0)
     assert len(said.stderr.splitlines()) == (1 if "points=9" in words else 0)
     assert b"?" in said.stdout + said.stderr or "--help" in words
+
+
+def test_the_basin_of_the_mlp_has_the_mlps_settings_unless_told_otherwise():
+    """Those of the paper's Appendix D; everything else is LeNet5's."""
+    lenet, mlp = (parameters("lt_basin", "paper", {"model": m}).model_dump() for m in ("lenet5", "lenet_300_100"))
+    own = {"model": "lenet_300_100", "sparsity": 0.98, "lr": 0.2, "weight_decay": 1e-4}
+    assert mlp == lenet | own
+    told = parameters("lt_basin", "paper", {"model": "lenet_300_100", "lr": "0.05", "weight_decay": "5e-4"})
+    assert (told.lr, told.weight_decay, told.sparsity) == (0.05, 5e-4, 0.98)
 
 
 def test_claims_and_store(lth):

@@ -62,3 +62,27 @@ def test_cell_by_cell():
     assert lottery["standard errors apart"] == f"**{z:+.1f}**"
     assert lottery["95 % interval, n"] == "[96.03, 98.57], 2"
     assert table.loc[("Pruned", "dense"), "paper"] == "–" and table.loc[("RigL", "Liu"), "here"] == "–"
+
+
+def test_one_more_draw_falls_into_its_interval_as_often_as_promised():
+    draws = np.exp(2 + 0.3 * np.random.default_rng(0).normal(size=(4000, 7)))
+    told = [comparison.one_more(row[:-1], row[-1]) for row in draws]
+    inside = [one.low < row[-1] < one.high for one, row in zip(told, draws, strict=True)]
+    assert np.mean(inside) == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 4000))
+    assert inside == [one.p > 0.05 for one in told]
+    assert told[0].below == np.mean(draws[0, :-1] < draws[0, -1])
+
+
+def test_one_more_draw_is_the_t_test_of_a_single_sample():
+    ours = np.array([3.0, 4.0, 8.0, 9.5])
+    expected = stats.ttest_ind(np.log(ours), [math.log(20.0)], equal_var=True).pvalue  # one sample has no variance
+    assert comparison.one_more(ours, 20.0).p == pytest.approx(expected)
+    assert comparison.one_more(7 * ours, 7 * 20.0).p == pytest.approx(expected)  # whatever the unit
+
+
+def test_the_papers_numbers_as_one_more_of_ours():
+    units = pd.DataFrame({("LT", "d_final"): [9.0, 10.0, 16.0, None], ("LT", "d_init"): [0.0, 1.0, 2.0, 3.0]})
+    digits = {("E8", "LT", "d_final"): 1, ("E8", "LT", "d_init"): 2}
+    one, other = comparison.as_one_more(units, digits, "caption", "name").frame.to_dict("records")
+    assert (one["paper"], one["mean here, n"], one["below the paper's"]) == ("8.0", "11.7, 3", "0 of 3")
+    assert (other["paper"], other["p"]) == ("13.61", "–")

@@ -194,14 +194,14 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     assert "The same command goes on from there" in limited.stderr.read()
 
     interrupted = cli(store=store, out=disturbed)
-    wait_for(interrupted, "training 12 replicas")  # the pruned networks are done, the others have begun
+    wait_for(interrupted, "training 21 replicas")  # the pruned networks are done, the others have begun
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait() == 75, interrupted.stderr.read()
-    assert "steps left for 12 replicas" in interrupted.stderr.read()
+    assert "steps left for 21 replicas" in interrupted.stderr.read()
     assert list((store / "checkpoints").glob("*.safetensors"))
 
     killed = cli(store=store, out=disturbed)
-    wait_for(killed, "training 12 replicas")
+    wait_for(killed, "training 21 replicas")
     killed.kill()
     killed.wait()
     assert older.exists()
@@ -218,7 +218,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     assert claims[0] == claims[1]
     stamp = json.loads((whole / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))
     assert stamp["parameters"]["steps"] == 600 and stamp["preset"] == "smoke"
-    assert stamp["networks trained"] == 17  # 3 pruned, 12 under one mask, 3 tickets of which one is known
+    assert stamp["networks trained"] == 27  # nine for each of three pruning solutions
 
 
 NAME = "a $x$ *b* [l](m)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 from conftest import double
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from torch import Tensor
 
 from lth.analysis import similarity
+from lth.errors import UsageError
+from lth.methods import prune
 from lth.methods.init import glorot_uniform
 from lth.models import Model
 from lth.population import Population
@@ -123,9 +127,6 @@ def test_the_ensemble_takes_the_mean_of_the_probabilities(ours):
     # one sure network outweighs two unsure ones, as it would not in a vote
     logits = torch.tensor([[[9.0, 0.0]], [[0.0, 0.1]], [[0.0, 0.1]]])
     assert similarity.ensemble_accuracy(logits, torch.tensor([0])) == 1
-    members = [float(np.mean(p(ours)[r].argmax(-1) == LABELS.numpy())) for r in range(4)]
-    gain = similarity.ensemble_gain(ours, LABELS)
-    assert gain == pytest.approx(sum(hits) / 30 - np.mean(members))
 
 
 def test_a_group_is_measured_over_unordered_pairs(ours):
@@ -140,7 +141,6 @@ def test_a_group_is_measured_over_unordered_pairs(ours):
         assert (row.value, row.spread, row.n) == pytest.approx((np.mean(sample), np.std(sample, ddof=1), len(sample)))
     assert table.value["ensemble"] == pytest.approx(100 * np.mean(q.mean(0).argmax(-1) == LABELS.numpy()))
     assert table.value["JSD of all"] == pytest.approx(similarity.jsd(ours).item())
-    assert similarity.pairwise_disagreement(ours) == pytest.approx(np.mean(differ))
 
 
 def test_a_group_against_one_network(ours, theirs):
@@ -155,16 +155,60 @@ def test_a_group_against_one_network(ours, theirs):
         assert (row.value, row.spread, row.n) == pytest.approx((np.mean(sample), np.std(sample, ddof=1), 4), rel=1e-9)
 
 
-def test_each_network_to_a_reference(lenets, toy):
-    table = similarity.to_reference(lenets, lenets[[1]], toy.test)
-    logits = lenets.logits(toy.test)
-    assert table[["seed", "method"]].equals(lenets.frame[["seed", "method"]])
-    assert table.loc[1, ["disagreement", "kl", "jsd"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
-    assert table.disagreement[0] == pytest.approx(np.mean(p(logits)[0].argmax(-1) != p(logits)[1].argmax(-1)))
-    both = rel_entr(p(logits)[0], p(logits)[1]) + rel_entr(p(logits)[1], p(logits)[0])
-    assert table.kl[0] == pytest.approx(both.sum(-1).mean() / 2)
-    jsd = jensenshannon(p(logits)[0], p(logits)[1], axis=-1) ** 2
-    assert table.jsd[0] == pytest.approx(jsd.mean())
+@pytest.fixture
+def knowing() -> Tensor:
+    """Three networks that know 200 labels to different degrees, the first hardly."""
+    logits = random_logits(3, 200, 5)
+    logits[:, torch.arange(200), MORE_LABELS] += torch.tensor([[0.2], [1.0], [3.0]])
+    return logits
+
+
+MORE_LABELS = torch.randint(5, (200,), generator=torch.Generator().manual_seed(2))
+
+
+def test_calibration_finds_the_factor_of_least_cross_entropy(knowing):
+    def loss(factor: float, r: int) -> float:
+        return -np.log(p(factor * knowing[r].double())[np.arange(200), MORE_LABELS.numpy()]).mean()
+
+    found = similarity.calibrated(knowing, MORE_LABELS)
+    for r in range(3):
+        best = minimize_scalar(lambda log, r=r: loss(math.exp(log), r), bounds=(-6.9, 6.9), method="bounded").x
+        factor = (found[r] / knowing[r].double()).flatten()
+        assert factor.max() - factor.min() < 1e-9
+        assert loss(factor[0].item(), r) <= loss(math.exp(best), r) + 1e-9
+
+
+def test_what_is_compared_after_calibration_does_not_change_when_a_network_halves_its_logits(knowing):
+    reference = random_logits(1, 200, 5, seed=3) + knowing[2:]
+    told = {}
+    for name, logits in (("whole", knowing), ("half", knowing / 2)):
+        scaled = [similarity.calibrated(x, MORE_LABELS) for x in (logits, reference)]
+        for kind, pair in (("plain", (logits, reference)), ("calibrated", scaled)):
+            told[name, kind] = similarity.against(*pair).set_index("measure").value
+    for measure in ("KL with pruned", "JSD with pruned"):
+        assert abs(told["half", "plain"][measure] / told["whole", "plain"][measure] - 1) > 0.05
+        assert told["half", "calibrated"][measure] == pytest.approx(told["whole", "calibrated"][measure], rel=1e-6)
+    assert len({table["disagreement with pruned"] for table in told.values()}) == 1
+
+
+def test_groups_are_measured_as_if_each_were_alone(lenets, toy):
+    networks = lenets.repeat(2).label(of=[7, 3, 7, 3, 7, 3], method=["a"] * 5 + ["b"])
+    networks = networks.with_theta(networks.theta() * (1 + torch.arange(6)[:, None]))
+    references = lenets[:2].label(of=[3, 7])
+    found = similarity.in_groups(networks, toy.test, ["of", "method"], 2, references)
+    table = found.set_index(["of", "method", "measure"]).value
+    logits, labels = networks.logits(toy.test), toy.test.labels
+    for (of, method), rows in {(7, "a"): [0, 2, 4], (3, "a"): [1, 3], (3, "b"): [5]}.items():
+        reference = references.logits(toy.test)[[int(of == 7)]]
+        group, alone = similarity.among(logits[rows], labels), similarity.against(logits[rows], reference)
+        for measure, value in zip([*group.measure, *alone.measure], [*group.value, *alone.value], strict=True):
+            if len(rows) != 2 and measure in set(group.measure) - {"accuracy"}:  # of a group that is not whole
+                value = math.nan
+            assert table[of, method, measure] == pytest.approx(value, nan_ok=True), (of, method, measure)
+        scaled = similarity.against(*(similarity.calibrated(x, labels) for x in (logits[rows], reference)))
+        assert table[of, method, "KL with pruned, calibrated"] == pytest.approx(scaled.value[1])
+    plain = similarity.in_groups(networks, toy.test, ["of", "method"], 2)
+    assert set(plain.measure) == set(similarity.among(logits, labels).measure)
 
 
 # --- multidimensional scaling -------------------------------------------------------------------------------
@@ -203,3 +247,18 @@ def test_stress_tells_of_a_map_that_cannot_be_right(lenets):
     drawn = np.linalg.norm(table[["x", "y"]].to_numpy()[:, None] - table[["x", "y"]].to_numpy()[None], axis=-1)
     expected = np.sqrt(((apart - drawn) ** 2).sum() / (drawn**2).sum())
     assert table.stress[0] == pytest.approx(expected, rel=0.02) and expected > 0.2
+
+
+def test_overlap_of_masks_counted_one_by_one(lenets):
+    a, b = (prune.apply(lenets, prune.masks_at_random(lenets, [0.3, 0.8, 0.9], number)) for number in (0, 1))
+    found = similarity.overlap(a, b)
+    assert list(found.seed) == [0, 1, 2]
+    for r in range(3):
+        kept = {n: np.flatnonzero(m[r].numpy()) for n, m in a.masks.items()}
+        shared = sum(len(np.intersect1d(kept[n], np.flatnonzero(b.masks[n][r].numpy()))) for n in kept)
+        assert found.overlap[r] == pytest.approx(shared / sum(map(len, kept.values())))
+    assert found.chance.to_numpy() == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
+    assert abs(found.overlap - found.chance).max() < 0.02
+    assert (similarity.overlap(a, a).overlap == 1).all()
+    with pytest.raises(UsageError, match="replica by replica"):
+        similarity.overlap(a, b[[0]])

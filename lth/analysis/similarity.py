@@ -1,7 +1,8 @@
 """How close networks are: in weight space, and in what they predict.
 
-The predictions of R networks on N examples are compared for all pairs at once, as (R, R) matrices; the
-measures of [E, Table 6] and of Fort et al. (2020) are means over parts of them. Logarithms are natural.
+Masks are compared replica by replica. The predictions of R networks on N examples are compared for all pairs at once,
+as (R, R) matrices; the measures of [E, Table 6] and of Fort et al. (2020) are means over parts of them. Logarithms are
+natural.
 
 A network none of whose logits is a number has failed in training. What is measured of it, or of a pair with it, is nan,
 and in what is measured of several networks together it has no part.
@@ -10,6 +11,7 @@ and in what is measured of several networks together it has no part.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,10 +24,28 @@ from lth.data import Split
 from lth.errors import UsageError
 from lth.population import Population, classes
 
+ALONE = "accuracy"  # the measure of `among` that every network has for itself
+
 
 def l2_distances(a: Population, b: Population) -> Tensor:
     """‖θ_a − θ_b‖ of every replica of `a` to every replica of `b`, over all parameters: (R_a, R_b) float64."""
     return torch.cdist(a.theta().double(), b.theta().double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def overlap(a: Population, b: Population) -> pd.DataFrame:
+    """How much of each network's mask is in the mask of its counterpart: the frame of `a` with two more columns.
+
+    `overlap`: the share of the weights that `a` keeps that `b` keeps, too, 0 … 1. `chance`: what it would be if both
+    had drawn their weights at random, each as many in every layer as it has there.
+    """
+    if a.model != b.model or len(a) != len(b):
+        raise UsageError("masks are compared replica by replica: as many of one as of the other, of one architecture")
+    ours, both, by_chance = 0.0, 0.0, 0.0
+    for name, mask in a.masks.items():
+        one, other = mask.flatten(1).double(), b.masks[name].flatten(1).double()
+        ours, both = ours + one.sum(1), both + (one * other).sum(1)
+        by_chance = by_chance + one.sum(1) * other.mean(1)
+    return a.frame.assign(overlap=(both / ours).cpu().numpy(), chance=(by_chance / ours).cpu().numpy())
 
 
 def mds(population: Population, seed: int = 0) -> pd.DataFrame:
@@ -86,19 +106,20 @@ def ensemble_accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((classes(together) == labels).double().mean()) if answers(logits).any() else math.nan
 
 
-def pairwise_disagreement(logits: Tensor) -> float:
-    """Mean disagreement over all pairs of R networks, at least two: (R, N, K) → 0 … 1."""
-    if len(logits) < 2:
-        raise UsageError("disagreement within pairs needs two networks or more")
-    logits = logits[answers(logits)]
-    n = len(logits)
-    return math.nan if n < 2 else float(disagreement(logits, logits).sum() / (n * (n - 1)))
+def calibrated(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each network's logits times the factor, 1/1000 … 1000, that makes its mean cross-entropy least: (R, N, K).
 
-
-def ensemble_gain(logits: Tensor, labels: Tensor) -> float:
-    """Accuracy of the ensemble above the mean accuracy of its R members: (R, N, K), (N,) → −1 … 1."""
-    members = (classes(logits[answers(logits)]) == labels).double().mean()
-    return ensemble_accuracy(logits, labels) - float(members)
+    Networks that decide alike may be sure of it to different degrees, and divergences tell such networks apart. After
+    this (one temperature for each network [Guo et al. 2017]) no scaling of a network's logits changes anything.
+    """
+    z, rows = logits.double(), torch.arange(logits.shape[1], device=logits.device)
+    low, high = (torch.full((len(z), 1, 1), exponent, dtype=z.dtype, device=z.device) for exponent in (-3.0, 3.0))
+    for _ in range(40):  # the slope of the cross-entropy, which is convex in the factor, changes its sign once
+        middle = (low + high) / 2
+        sure = F.softmax(z * 10**middle, -1)
+        slope = ((sure * z).sum(-1) - z[:, rows, labels]).mean(1)[:, None, None]
+        low, high = torch.where(slope < 0, middle, low), torch.where(slope < 0, high, middle)
+    return z * 10**high
 
 
 def among(logits: Tensor, labels: Tensor) -> pd.DataFrame:
@@ -112,7 +133,7 @@ def among(logits: Tensor, labels: Tensor) -> pd.DataFrame:
     divergence = kl(logits, logits)
     return _rows(
         {
-            "accuracy": accuracy,
+            ALONE: accuracy,
             "ensemble": torch.tensor([100 * ensemble_accuracy(logits, labels)], dtype=torch.float64),
             "pairwise disagreement": disagreement(logits, logits)[upper],
             "pairwise KL": ((divergence + divergence.mT) / 2)[upper],
@@ -133,15 +154,29 @@ def against(logits: Tensor, reference: Tensor) -> pd.DataFrame:
     )
 
 
-def to_reference(population: Population, reference: Population, split: Split) -> pd.DataFrame:
-    """The frame with `disagreement`, `kl` (mean of both directions) and `jsd` of each replica to one network."""
-    ours, theirs = population.logits(split), reference.logits(split)
-    columns = {
-        "disagreement": disagreement(ours, theirs)[:, 0],
-        "kl": (kl(ours, theirs) + kl(theirs, ours).mT)[:, 0] / 2,
-        "jsd": jsd_pairs(ours, theirs)[:, 0],
-    }
-    return population.frame.assign(**{name: values.cpu().numpy() for name, values in columns.items()})
+def in_groups(
+    population: Population, split: Split, by: Sequence[str], size: int, references: Population | None = None
+) -> pd.DataFrame:
+    """`among` for every group of networks that the columns `by` tell apart: rows `by`, `measure`, `value`.
+
+    size: of a whole group, at least two. Of a smaller one, some of whose networks failed, what belongs to pairs or to
+    all together is NaN: an ensemble of fewer gains less.
+    references: with one network for every value of the first of these columns: then `against` it, too, and under names
+    that end in «, calibrated» the same of `calibrated` logits.
+    """
+    logits, theirs = population.logits(split), references.logits(split) if references else None
+    tables = []
+    for key, rows in population.frame.groupby(list(by), sort=False).groups.items():
+        ours = logits[torch.tensor(rows.tolist(), device=logits.device)]
+        group = among(ours, split.labels)
+        parts = [group if len(ours) == size else group.assign(value=group["value"].where(group["measure"] == ALONE))]
+        if references:
+            place = int((references.frame[by[0]] == key[0]).to_numpy().nonzero()[0].item())
+            one, fitted = theirs[[place]], (calibrated(x, split.labels) for x in (ours, theirs[[place]]))
+            scaled = against(*fitted)
+            parts += [against(ours, one), scaled.assign(measure=scaled["measure"] + ", calibrated")]
+        tables.append(pd.concat(parts)[["measure", "value"]].assign(**dict(zip(by, key, strict=True))))
+    return pd.concat(tables, ignore_index=True)[[*by, "measure", "value"]]
 
 
 def _rows(samples: dict[str, Tensor]) -> pd.DataFrame:

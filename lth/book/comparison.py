@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from lth.book.claims import LEDGER
+from lth.book.claims import LEDGER, paper_numbers
 from lth.book.figures import Table, t_interval
 from lth.book.text import Markup
 
@@ -29,6 +31,48 @@ def apart(samples: Sequence[float], mean: float, spread: float) -> float:
     if len(x) < 2:
         return math.nan
     return (x.mean() - mean) / math.hypot(x.std(ddof=1) / math.sqrt(len(x)), paper)
+
+
+class OneMore(NamedTuple):
+    """A single number as one more draw: the 95 % interval for such a draw, p (two-sided), the share of draws below."""
+
+    low: float
+    high: float
+    p: float
+    below: float
+
+
+def one_more(samples: Sequence[float], number: float) -> OneMore:
+    """Whether `number` can be one more of our `samples`, all positive: a prediction interval, on the log scale.
+
+    An interval of the mean says where a mean lies; of a paper that shows one network, or one pruning solution, the
+    question is whether ours are spread so wide. Logarithms are taken to be normal: mean ± t·s·√(1 + 1/n).
+    """
+    x = np.log(np.asarray(samples, dtype=float))
+    reach = x.std(ddof=1) * math.sqrt(1 + 1 / len(x))
+    ends = np.exp(x.mean() + stats.t.ppf([0.025, 0.975], len(x) - 1) * reach)
+    p = 2 * stats.t.sf(abs(math.log(number) - x.mean()) / reach, len(x) - 1)
+    return OneMore(*map(float, ends), float(p), float((x < math.log(number)).mean()))
+
+
+def as_one_more(units: pd.DataFrame, digits: dict[tuple[str, str, str], int], caption: str, name: str) -> Table:
+    """Numbers of the paper, each as one more of ours.
+
+    units: a row per unit, columns (method, measure). digits: row of the ledger, method, measure → decimals.
+    """
+    lines = []
+    for (row, method, measure), d in digits.items():
+        (number,) = paper_numbers(row, [measure], [method])
+        ours = units[method, measure].dropna()
+        line = {"method": method, "measure": measure, "paper": f"{number:.{d}f}"}
+        if len(ours) > 1 and (ours > 0).all():  # else there is no interval, or no logarithm
+            told = one_more(ours, number)
+            line["mean here, n"] = f"{ours.mean():.{d}f}, {len(ours)}"
+            line["one more, 95 %"] = f"[{told.low:.{d}f}, {told.high:.{d}f}]"
+            line["below the paper's"] = f"{round(told.below * len(ours))} of {len(ours)}"
+            line["p"] = f"{told.p:.2g}"
+        lines.append(line)
+    return Table(pd.DataFrame(lines).fillna("–"), caption, name)
 
 
 def paper_table(row: str) -> pd.DataFrame:

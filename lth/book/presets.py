@@ -93,7 +93,8 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "quick": {
             "dataset": "digits",
-            "sparsity": 0.9,
+            "seeds": 4,
+            "sparsity": 0.8,
             "steps": 600,
             "batch_size": 64,
             "prune_start": 150,
