@@ -9,6 +9,7 @@ Small networks have an `exact` Hessian, others are known by what it does to vect
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def lanczos_at(
 ) -> list[Spectrum]:
     """`lanczos` after several numbers of steps, at the price of the largest: do they still tell different things?
 
-    One probe after another: in memory are as many vectors as there are steps, see `lanczos_memory`.
+    One probe after another: in memory are as many vectors as there are steps, see `check_room`.
     """
     fewest = _check(population, split)
     if not 1 <= min(steps) <= max(steps) <= fewest or probes < 1:
@@ -189,12 +190,24 @@ def lanczos_at(
     return [Spectrum(population.frame, *told[2 * k : 2 * k + 2]) for k in range(len(steps))]
 
 
-def lanczos_memory(population: Population, steps: int) -> float:
-    """GiB that the vectors of `lanczos` take at a time, on a CPU one replica on each core. [P]'s 512 steps on
-    ResNet-18 take 21 of them for each."""
-    each = steps * population.theta().shape[1] * population.theta().element_size()
-    at_once = min(cores(), len(population)) if population.device.type == "cpu" else 1
-    return at_once * each / 2**30
+def check_room(population: Population, steps: int) -> None:
+    """UsageError where the vectors of so many steps of `lanczos` do not fit into memory: known before any training.
+
+    On a CPU each core works on a replica of its own. [P]'s 512 steps on ResNet-18 take 21 GiB for each.
+    """
+    gpu = population.device.type == "cuda"
+    at_once = 1 if gpu else min(cores(), len(population))
+    needed = at_once * steps * population.theta().shape[1] * population.theta().element_size()
+    there = (
+        torch.cuda.mem_get_info(population.device)[1]
+        if gpu
+        else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    )
+    if needed > there:
+        raise UsageError(
+            f"{steps} steps of Lanczos on {population.model.name} keep {needed / 2**30:.0f} GiB of vectors, and "
+            f"{there / 2**30:.0f} GiB are all there is: take fewer steps"
+        )
 
 
 class Top(NamedTuple):

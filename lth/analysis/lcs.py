@@ -51,21 +51,28 @@ def is_matching(errors: Sequence[float], dense: Sequence[float] | float, epsilon
     return np.asarray(errors) <= np.asarray(dense) + epsilon
 
 
+def measured(line: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """What the definitions ask of lines between two networks: `by`, which tells the lines apart, `barrier` [P, Def.
+    2.1], and `start` and `end`, the error of the two; in the units of the column `error` of `landscape.line`."""
+    table = landscape.barrier(line, by)
+    for name, alpha in (("start", 0), ("end", 1)):
+        table = table.merge(line.loc[line.alpha == alpha, [*by, "error"]].rename(columns={"error": name}), on=list(by))
+    return table
+
+
 def segments(
     one: Population, other: Population, split: Split, points: int = 11, statistics: Split | None = None
 ) -> pd.DataFrame:
-    """The straight line between two networks of each replica: what the definitions below ask of it.
+    """The straight line between two networks of each replica: a row of `measured` each, errors from 0 to 1.
 
-    A row per replica: `start` and `end`, the error (0 … 1) of the two networks, `barrier` [P, Def. 2.1], and the
-    `distance` of the two in all parameters. statistics: images on which batch norm's statistics are gathered anew at
-    every point, the ends too; else they are interpolated.
+    `replica` is its number, `distance` that of the two networks in all parameters. statistics: images on which batch
+    norm's statistics are gathered anew at every point, the ends too; else they are interpolated.
     """
     line = landscape.line(
         one.label(replica=range(len(one))), other, np.linspace(0, 1, points), split, statistics=statistics
     )
     distance = (other.theta() - one.theta()).norm(dim=1).cpu().numpy()
-    start, end = (line.loc[line.alpha == alpha, "error"].to_numpy() for alpha in (0, 1))
-    return landscape.barrier(line, ["replica"]).assign(start=start, end=end, distance=distance)
+    return measured(line, ["replica"]).assign(distance=distance)
 
 
 def error_barrier(

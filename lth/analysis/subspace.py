@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
+from lth.analysis.hessian import Spectrum
 from lth.errors import UsageError
 
 
@@ -89,6 +91,24 @@ def loss_to_spare(losses: np.ndarray, errors: np.ndarray, error: float) -> Spare
     return Spare(ahead + x.mean(1) - x[:, 0], np.sqrt(variance), slope, explained)
 
 
-def resolved(one: np.ndarray, other: np.ndarray, tolerance: float = 0.05) -> bool:
-    """Whether two curves of `maximal_ratio`, from a spectrum and from one of half the steps, are nowhere apart."""
-    return bool(np.abs(np.asarray(one) - np.asarray(other)).max() <= tolerance)
+def curves(
+    full: Spectrum, half: Spectrum, gains: Sequence[float], distance: Sequence[float], tolerance: float = 0.05
+) -> pd.DataFrame:
+    """`maximal_ratio` of each network over the distance, and how far it can be believed.
+
+    full, half: spectra from all and from half of the steps of Lanczos' method, the same one twice if it is exact.
+    gains: ε_train of each network, (R,); where it is not above 0 the columns are nan. Columns: `replica`, `distance`,
+    `share`; `upwards`, where eigenvalues below 0 count as if they bent upwards, as they count for 0 in `share`;
+    `halved`, from `half`; `resolved`, whether the two are nowhere further apart than `tolerance`.
+    """
+    distance = np.asarray(distance, float)
+    tables = []
+    for r, gain in enumerate(gains):
+        told = {name: np.full(len(distance), np.nan) for name in ("share", "upwards", "halved")}
+        if gain > 0:
+            told["share"] = maximal_ratio(full.values[r], full.weights[r], gain, distance)
+            told["upwards"] = maximal_ratio(full.values[r].abs(), full.weights[r], gain, distance)
+            told["halved"] = maximal_ratio(half.values[r], half.weights[r], gain, distance)
+        apart = np.abs(told["share"] - told["halved"]).max()
+        tables.append(pd.DataFrame({"replica": r, "distance": distance, **told, "resolved": bool(apart <= tolerance)}))
+    return pd.concat(tables, ignore_index=True)

@@ -285,6 +285,7 @@ class LCSGeometry(BaseModel):
     )
     lanczos_steps: int = Field(512, ge=10, description="Hessian-vector products per run of Lanczos' method")
     lanczos_runs: int = Field(4, ge=1, description="runs of Lanczos' method per estimated spectrum")
+    exact: int = Field(0, ge=0, le=5_000, description="active parameters, at most, whose Hessian is computed entirely")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
