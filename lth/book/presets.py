@@ -215,6 +215,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "pictured": 50,
             "images": 50,
             "probed": [1, 2],
+            "pushes": [0, 1],
             "shares": [0.3, 0.7],
             "lanczos_images": 20,
             "lanczos_steps": 10,
