@@ -203,6 +203,23 @@ def test_lanczos_finds_the_ends_of_the_exact_spectrum():
         assert weights.min() >= 0 and float(weights.sum()) == pytest.approx(1)
 
 
+def test_half_of_the_steps_are_those_of_a_shorter_run():
+    population, split = networks(CONV, 0.5), images(CONV)
+    half, full = hessian.lanczos_at(population, split, [8, 16], probes=2)
+    for found, steps in ((half, 8), (full, 16)):
+        alone = hessian.lanczos(population, split, steps, probes=2)
+        for a, b in zip((*found.values, *found.weights), (*alone.values, *alone.weights), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_too_many_steps_for_the_memory_are_refused_beforehand(monkeypatch):
+    population = networks(CONV, 0.5)
+    hessian.check_room(population, 100)
+    monkeypatch.setattr(hessian.os, "sysconf", lambda name: 1000)  # a megabyte
+    with pytest.raises(UsageError, match=r"9000 steps of Lanczos on .* take fewer steps"):
+        hessian.check_room(population, 9000)
+
+
 @pytest.mark.parametrize("negative", [False, True], ids=["largest", "smallest"])
 def test_top_eigenpairs(negative):
     population, split = networks(CONV_MISH, 0.5), images(CONV_MISH)
@@ -237,7 +254,7 @@ def test_residuals_are_what_they_say_and_a_poor_result_is_told():
     for k in range(2):
         product = hessian.hvp(population, split, found.vectors[:, k])
         residuals = (product - found.values[:, [k]] * found.vectors[:, k]).norm(dim=1)
-        torch.testing.assert_close(found.residuals[:, k], residuals, rtol=1e-6, atol=0)
+        torch.testing.assert_close(found.residuals[:, k], residuals, rtol=1e-6, atol=1e-12)
 
 
 def test_replicas_do_not_depend_on_each_other():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import double
@@ -40,24 +43,107 @@ def test_matching_is_within_epsilon_above():
 def test_barrier_stability_and_membership_against_the_definitions(trained, toy):
     _, one, other = trained
     gammas = np.linspace(0, 1, 6)
+    found = lcs.segments(one, other, toy.test, 6)
     for r in range(3):
         errors = []
         for gamma in gammas:
             theta = (1 - gamma) * one.theta()[[r]] + gamma * other.theta()[[r]]
             errors.append(one[[r]].with_theta(theta).evaluate(toy.test).error[0])
         needed = max(e - ((1 - g) * errors[0] + g * errors[-1]) for e, g in zip(errors, gammas, strict=True))
-        assert lcs.error_barrier(one, other, toy.test, 6)[r] == pytest.approx(needed)
+        assert found.barrier[r] == pytest.approx(needed) == lcs.error_barrier(one, other, toy.test, 6)[r]
+        assert (found.start[r], found.end[r]) == pytest.approx((errors[0], errors[-1]))
+        assert found.distance[r] == pytest.approx(float((one.theta()[r] - other.theta()[r]).norm()))
         for epsilon in (needed - 1e-6, needed + 1e-6):
-            assert lcs.is_stable(one, other, toy.test, epsilon, 6)[r] == (epsilon > needed)
-            expected = epsilon > needed and errors[-1] <= errors[0] + epsilon
-            assert lcs.in_lcs_set(one, other, toy.test, epsilon, 6)[r] == expected
+            assert lcs.is_stable(found, epsilon)[r] == (epsilon > needed)
+            assert lcs.in_lcs_set(found, epsilon)[r] == (epsilon > needed and errors[-1] <= errors[0] + epsilon)
 
 
 def test_a_network_is_in_its_own_set_and_a_broken_one_is_not(trained, toy):
     _, one, _ = trained
-    assert lcs.in_lcs_set(one, one, toy.test, 1e-9).all()
+    assert lcs.in_lcs_set(lcs.segments(one, one, toy.test), 1e-9).all()
     broken = one.with_theta(torch.zeros_like(one.theta()))
-    assert not lcs.in_lcs_set(one, broken, toy.test, 0.1).any()
+    assert not lcs.in_lcs_set(lcs.segments(one, broken, toy.test), 0.1).any()
+
+
+def halved_logits(population: Population) -> Population:
+    last = list(population.params)[-2:]  # the last layer's weight and bias
+    params = {n: p / 2 if n in last else p for n, p in population.params.items()}
+    return replace(population, params=params)
+
+
+def test_what_the_definitions_ask_does_not_know_the_logits_scale(trained, toy):
+    """Half the logits are the same decisions at the ends: barriers between two such networks are the same."""
+    _, one, other = trained
+    whole, half = (lcs.segments(*pair, toy.test, 6) for pair in ((one, other), map(halved_logits, (one, other))))
+    pd.testing.assert_frame_equal(whole.drop(columns="distance"), half.drop(columns="distance"))
+    alphas = [0, 1, 3, 9]
+    reach = []
+    for network, end in ((one, other), (halved_logits(one), halved_logits(other))):
+        line = landscape.line(network.label(replica=range(3)), end, alphas, toy.test)
+        reach.append(lcs.radius(line.assign(distance=line.alpha), ["replica"], 0.02))
+    pd.testing.assert_frame_equal(*reach)
+
+
+@pytest.fixture(scope="module")
+def normed(request):
+    """Two networks with batch norm, trained with other orders of the images."""
+    toy = request.getfixturevalue("toy")
+    start = init.kaiming_normal(Model("resnet8", toy.shape), seeds=[0])
+    recipe = Recipe(steps=30, batch_size=20, lr=0.1)
+    return [train(start.label(seed=[seed]), toy, recipe).final for seed in (0, 50)]
+
+
+def test_batch_norms_statistics_both_ways(normed, toy):
+    """Gathered anew they are those of `reestimate`, at the ends too; the definitions take either."""
+    one, other = normed
+    for statistics in (None, toy.train):
+        errors = []
+        for alpha in np.linspace(0, 1, 5):
+            point = landscape.interpolate(one, other, alpha)
+            point = landscape.reestimate(point, statistics) if statistics else point
+            errors.append(point.evaluate(toy.test).error[0])
+        chord = np.linspace(errors[0], errors[-1], 5)
+        found = lcs.segments(one, other, toy.test, 5, statistics)
+        assert found.barrier[0] == pytest.approx(max(errors - chord))
+        assert found.barrier[0] == lcs.error_barrier(one, other, toy.test, 5, statistics)[0]
+        assert (found.start[0], found.end[0]) == pytest.approx((errors[0], errors[-1]))
+
+
+def test_a_rescaled_layer_before_batch_norm_is_the_same_network(normed, toy):
+    """Barriers between networks of which both were rescaled are the same, gathered anew; distances are not."""
+    from_one, to_other = (
+        replace(p, params={n: 3 * w if n == "layer1.0.conv1.weight" else w for n, w in p.params.items()})
+        for p in normed
+    )
+    plain = lcs.segments(*normed, toy.test, 5, toy.train)
+    scaled = lcs.segments(from_one, to_other, toy.test, 5, toy.train)
+    assert scaled.barrier[0] == pytest.approx(plain.barrier[0], abs=0.011)  # an image more or less by rounding
+    assert scaled.distance[0] > plain.distance[0]
+
+
+def test_the_interval_of_epsilon_is_that_of_a_variance():
+    """Against simulation: it holds the truth in 95 % of samples, and shrinks with their number."""
+    random = np.random.default_rng(0)
+    inside = []
+    for _ in range(1000):
+        low, high = lcs.epsilon_interval(random.normal(3, 2, 7))
+        inside.append(low < 2 < high)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
+    few, many = (lcs.epsilon_interval(random.normal(0, 1, n)) for n in (4, 40))
+    assert many[1] - many[0] < few[1] - few[0]
+
+
+def test_the_radius_is_where_the_error_has_risen():
+    line = pd.DataFrame(
+        {
+            "way": ["a"] * 4 + ["b"] * 4,
+            "distance": [0.0, 1, 2, 3] * 2,
+            "error": [5.0, 5.0, 7.0, 4.0, 5.0, 5.5, 5.9, 5.2],
+        }
+    )
+    found = lcs.radius(line, ["way"], 1.0).set_index("way")
+    assert found.radius["a"] == 1.5 and not found.inside["a"]  # halfway from 5 to 7; what comes after does not count
+    assert found.radius["b"] == 3 and found.inside["b"]
 
 
 def test_a_perturbation_has_its_length_and_stays_on_the_mask():

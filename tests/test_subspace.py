@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lth.analysis import subspace
+from lth.analysis.hessian import Spectrum
 from lth.errors import UsageError
 
 
@@ -65,17 +67,57 @@ def test_sharper_farther_and_tighter_all_allow_less(values, epsilon, distance, f
 
 def test_the_loss_to_spare():
     """Two networks on parallel lines: the slope is theirs, not that of the line through both clouds."""
-    errors = np.array([[0.02, 0.05, 0.08], [0.06, 0.07, 0.11]])
-    losses = 3 * errors + np.array([[0.5], [0.1]])
-    assert subspace.loss_to_spare(losses, errors, 0.04) == pytest.approx([0.06, -0.06])
-    noisy = losses + np.array([[0.001, -0.002, 0.001], [0, 0.001, -0.001]])
-    dummies = np.zeros((6, 3))
-    dummies[np.arange(6), 1 + np.repeat([0, 1], 3)] = 1
-    dummies[:, 0] = errors.ravel()
-    slope = np.linalg.lstsq(dummies, noisy.ravel(), rcond=None)[0][0]
-    assert subspace.loss_to_spare(noisy, errors, 0.04) == pytest.approx(slope * (0.04 - errors[:, 0]))
+    losses = np.array([[0.52, 0.61, 0.70], [0.12, 0.19, 0.31]])
+    errors = 0.5 * losses + np.array([[0.1], [0.4]])
+    found = subspace.loss_to_spare(losses, errors, 0.5)
+    assert found.gain == pytest.approx([0.8 - 0.52, 0.2 - 0.12])  # where the lines reach 0.5, less the network's own
+    assert found.error == pytest.approx([0, 0], abs=1e-9)
+    assert (found.slope, found.explained) == pytest.approx((0.5, 1))
     with pytest.warns(UserWarning, match="does not rise"):
-        assert np.isnan(subspace.loss_to_spare(-losses, errors, 0.04)).all()
+        assert np.isnan(subspace.loss_to_spare(losses, -errors, 0.04).gain).all()
+
+
+def test_noise_in_the_errors_does_not_flatten_the_line_and_is_told():
+    """Simulated: the mean gain is the true one, its scatter the standard error told; the line of the loss over the
+    error would be too flat."""
+    random, gains, told, flat = np.random.default_rng(3), [], [], []
+    losses = np.tile(np.linspace(0.1, 0.2, 12), (3, 1)) + np.array([[0.0], [0.05], [0.1]])
+    truth = 2 * losses + np.array([[0.3], [0.2], [0.1]])
+    for _ in range(400):
+        errors = truth + random.normal(0, 0.03, truth.shape)
+        found = subspace.loss_to_spare(losses, errors, 0.65)
+        gains.append(found.gain[1])
+        told.append(found.error[1])
+        dx, dy = (some - some.mean(1, keepdims=True) for some in (losses, errors))
+        flat.append((dx * dy).sum() / (dy**2).sum())
+    assert np.mean(gains) == pytest.approx((0.65 - 0.2) / 2 - 0.15, abs=0.003)
+    assert np.mean(told) == pytest.approx(np.std(gains), rel=0.15)
+    assert np.mean(flat) < 0.9 / 2
+
+
+def spectrum(*values: list[float]) -> Spectrum:
+    values = [torch.tensor(some, dtype=torch.float64) for some in values]
+    return Spectrum(pd.DataFrame(index=range(len(values))), values, [torch.full_like(v, 1 / len(v)) for v in values])
+
+
+def test_curves_say_how_far_they_can_be_believed():
+    full, half = spectrum([2.0, -2.0], [1.0, 3.0]), spectrum([2.0, 2.0], [1.0, 3.1])
+    table = subspace.curves(full, half, [1.0, 1.0], [0.0, 1.0])
+    first, second = (table[table.replica == r] for r in (0, 1))
+    assert first.share.tolist() == pytest.approx([1, 0.75])  # one of the two directions has no end
+    assert first.upwards.tolist() == first.halved.tolist() == pytest.approx([1, 0.5])
+    assert not first.resolved.any() and second.resolved.all()
+    assert second.share.to_numpy() == pytest.approx(subspace.maximal_ratio([1.0, 3.0], [0.5, 0.5], 1.0, [0.0, 1.0]))
+    unknown = subspace.curves(full, full, [np.nan, -1.0], [1.0])
+    assert unknown[["share", "upwards", "halved"]].isna().all(axis=None) and not unknown.resolved.any()
+
+
+def test_curves_do_not_know_the_losss_scale():
+    """A loss twice as large has twice the eigenvalues and twice the gain: the same share may go."""
+    one = spectrum([0.3, 5.0, -0.1])
+    two = Spectrum(one.frame, [2 * v for v in one.values], one.weights)
+    radii = [0.5, 2.0]
+    pd.testing.assert_frame_equal(subspace.curves(one, one, [0.2], radii), subspace.curves(two, two, [0.4], radii))
 
 
 def test_bad_input():
@@ -87,5 +129,6 @@ def test_bad_input():
             subspace.maximal_ratio(*good, epsilon, [1.0])
     with pytest.raises(UsageError, match="at least 0, not -1"):
         subspace.maximal_ratio(*good, 1.0, [2.0, -1.0])
-    with pytest.raises(UsageError, match="different errors"):
-        subspace.loss_to_spare(np.ones((2, 3)), np.full((2, 3), 0.1), 0.1)
+    for losses in (np.ones((2, 3)), np.array([[1.0, 2.0]])):
+        with pytest.raises(UsageError, match="several copies of different losses"):
+            subspace.loss_to_spare(losses, np.full(losses.shape, 0.1), 0.1)

@@ -10,6 +10,7 @@ Small networks have an `exact` Hessian, others are known by what it does to vect
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ from torch.nn import functional as F
 
 from lth import seeds as streams
 from lth.analysis.hessian_matrix import matrix
-from lth.analysis.lanczos import Krylov, krylov
+from lth.analysis.lanczos import krylov
 from lth.data import Split
 from lth.errors import UsageError
 from lth.gradients import full_precision
-from lth.parallel import map_replicas
+from lth.parallel import cores, map_replicas
 from lth.population import Population
 
 EXACT = 5000  # active parameters, at most, of an exact Hessian
@@ -156,29 +157,63 @@ def spectrum(population: Population, split: Split) -> Spectrum:
 # --- Lanczos ------------------------------------------------------------------------------------------------
 
 
-@full_precision()
 def lanczos(population: Population, split: Split, steps: int = 100, probes: int = 1, seed: int = 0) -> Spectrum:
-    """Ritz values and weights that stand for the spectrum, steps · probes of them for each replica.
+    """Ritz values and weights that stand for the spectrum, steps · probes of them for each replica, probe by probe.
 
     Stochastic Lanczos quadrature: `steps` steps of Lanczos, each a product with the Hessian, from each of `probes`
     random vectors. The outermost eigenvalues are met closely, and closer with every step, those between
-    them as a density. Raises
-    UsageError for more steps than active parameters.
+    them as a density. Raises UsageError for more steps than active parameters.
+    """
+    return lanczos_at(population, split, [steps], probes, seed)[0]
+
+
+@full_precision()
+def lanczos_at(
+    population: Population, split: Split, steps: Sequence[int], probes: int = 1, seed: int = 0
+) -> list[Spectrum]:
+    """`lanczos` after several numbers of steps, at the price of the largest: do they still tell different things?
+
+    One probe after another: in memory are as many vectors as there are steps, see `check_room`.
     """
     fewest = _check(population, split)
-    if not 1 <= steps <= fewest or probes < 1:
+    if not 1 <= min(steps) <= max(steps) <= fewest or probes < 1:
         raise UsageError(
             f"Lanczos takes at least 1 probe and 1 to {fewest:,} steps, one for each active parameter: "
-            f"not {probes} and {steps:,}"
+            f"not {probes} and {max(steps):,}"
         )
 
     def run(rows: slice) -> Sequence[Tensor]:
-        *_, space = _krylov(population[rows], split, steps, probes, seed)
-        values, vectors = space.ritz()
-        return values.transpose(0, 1).flatten(1), vectors[..., 0].square().transpose(0, 1).flatten(1) / probes
+        part = population[rows]
+        multiply, found = _products(part, split), {m: [] for m in steps}
+        for probe in range(probes):
+            for m, space in enumerate(krylov(multiply, _start(part, seed, probe)[None], max(steps)), start=1):
+                if m in found:
+                    values, vectors = (kept[0] for kept in space.ritz())
+                    found[m].append((values, vectors[..., 0].square() / probes))
+        return [torch.cat(kind, 1) for m in steps for kind in zip(*found[m], strict=True)]
 
-    values, weights = _each(run, population, steps * probes)
-    return Spectrum(population.frame, list(values.cpu()), list(weights.cpu()))
+    told = [list(some.cpu()) for some in _each(run, population, max(steps))]
+    return [Spectrum(population.frame, *told[2 * k : 2 * k + 2]) for k in range(len(steps))]
+
+
+def check_room(population: Population, steps: int) -> None:
+    """UsageError where the vectors of so many steps of `lanczos` do not fit into memory: known before any training.
+
+    On a CPU each core works on a replica of its own. [P]'s 512 steps on ResNet-18 take 21 GiB for each.
+    """
+    gpu = population.device.type == "cuda"
+    at_once = 1 if gpu else min(cores(), len(population))
+    needed = at_once * steps * population.theta().shape[1] * population.theta().element_size()
+    there = (
+        torch.cuda.mem_get_info(population.device)[1]
+        if gpu
+        else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    )
+    if needed > there:
+        raise UsageError(
+            f"{steps} steps of Lanczos on {population.model.name} keep {needed / 2**30:.0f} GiB of vectors, and "
+            f"{there / 2**30:.0f} GiB are all there is: take fewer steps"
+        )
 
 
 class Top(NamedTuple):
@@ -214,7 +249,9 @@ def top(
         raise UsageError(f"{steps} steps of Lanczos give 1 to {steps} eigenpairs, not {k}")
 
     def run(rows: slice) -> Sequence[Tensor]:
-        for m, space in enumerate(_krylov(population[rows], split, steps, 1, seed), start=1):
+        part = population[rows]
+        spaces = krylov(_products(part, split), _start(part, seed, 0)[None], steps)
+        for m, space in enumerate(spaces, start=1):
             if m < steps and (m < k or m % 5):
                 continue
             values, vectors = (found[0] for found in space.ritz())
@@ -246,12 +283,11 @@ def top(
     return Top(*found)
 
 
-def _krylov(population: Population, split: Split, steps: int, probes: int, seed: int) -> Iterator[Krylov]:
-    """Lanczos from random vectors under the mask, the same for all replicas: tensors are (probes, R, …)."""
+def _start(population: Population, seed: int, probe: int) -> Tensor:
+    """A random vector under the mask, the same numbers for all replicas: (R, P)."""
     theta, mask = population.theta(), population.theta_mask()
-    generators = [streams.torch_stream(seed, streams.PROBE, probe) for probe in range(probes)]
-    start = torch.stack([torch.randn(theta.shape[1], generator=generator) for generator in generators])
-    return krylov(_products(population, split), start.to(theta)[:, None] * mask, steps)
+    drawn = torch.randn(theta.shape[1], generator=streams.torch_stream(seed, streams.PROBE, probe))
+    return drawn.to(theta) * mask
 
 
 def _each(run: Callable[[slice], Sequence[Tensor]], population: Population, vectors: int = 1) -> list[Tensor]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor
 
 from lth import seeds as streams
@@ -42,6 +43,13 @@ def epsilon(errors: Sequence[float]) -> float:
     return spread
 
 
+def epsilon_interval(errors: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Between which values ε lies, if the errors are normal: from the distribution of a sample's variance, χ²."""
+    found, free = epsilon(errors), len(errors) - 1
+    tails = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], free)
+    return tuple(float(end) for end in found * np.sqrt(free / tails))
+
+
 def is_matching(errors: Sequence[float], dense: Sequence[float] | float, epsilon: float) -> np.ndarray:
     """Whether each error is at most ε above that of the dense network: (R,) bool [P, Def. 2.2].
 
@@ -57,35 +65,72 @@ def _known(answers: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return np.where(unknown, np.nan, answers) if unknown.any() else answers
 
 
-def _line(one: Population, other: Population, split: Split, points: int) -> pd.DataFrame:
-    """Error on the straight line between two networks of each replica, which `replica` tells apart."""
-    return landscape.line(one.label(replica=range(len(one))), other, np.linspace(0, 1, points), split)
+def measured(line: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """What the definitions ask of lines between two networks: `by`, which tells the lines apart, `barrier` [P, Def.
+    2.1], and `start` and `end`, the error of the two; in the units of the column `error` of `landscape.line`."""
+    table = landscape.barrier(line, by)
+    for name, alpha in (("start", 0), ("end", 1)):
+        table = table.merge(line.loc[line.alpha == alpha, [*by, "error"]].rename(columns={"error": name}), on=list(by))
+    return table
 
 
-def error_barrier(one: Population, other: Population, split: Split, points: int = 11) -> np.ndarray:
+def segments(
+    one: Population, other: Population, split: Split, points: int = 11, statistics: Split | None = None
+) -> pd.DataFrame:
+    """The straight line between two networks of each replica: a row of `measured` each, errors from 0 to 1.
+
+    `replica` is its number, `distance` that of the two networks in all parameters. statistics: images on which batch
+    norm's statistics are gathered anew at every point, the ends too; else they are interpolated.
+    """
+    line = landscape.line(
+        one.label(replica=range(len(one))), other, np.linspace(0, 1, points), split, statistics=statistics
+    )
+    distance = (other.theta() - one.theta()).norm(dim=1).cpu().numpy()
+    return measured(line, ["replica"]).assign(distance=distance)
+
+
+def error_barrier(
+    one: Population, other: Population, split: Split, points: int = 11, statistics: Split | None = None
+) -> np.ndarray:
     """How far the error rises above the chord between the two ends: (R,), at least 0 [P, Def. 2.1]."""
-    return landscape.barrier(_line(one, other, split, points), ["replica"])["barrier"].to_numpy()
+    return segments(one, other, split, points, statistics)["barrier"].to_numpy()
 
 
-def is_stable(one: Population, other: Population, split: Split, epsilon: float, points: int = 11) -> np.ndarray:
-    """Whether two trained copies of each network are linearly connected: (R,) bool.
+def is_stable(found: pd.DataFrame, epsilon: float) -> np.ndarray:
+    """Whether two trained copies of each network are linearly connected, from their `segments`: (R,) bool.
 
     Copies that saw the images in other orders: stability [P, Def. 2.3]. Copies of which one started from `perturb`:
-    robustness [P, Def. 3.1]. nan where one of them failed, as in `is_matching`.
+    robustness [P, Def. 3.1]. ε is in the units of the table. nan where one of them failed, as in `is_matching`.
     """
-    heights = error_barrier(one, other, split, points)
+    heights = found["barrier"].to_numpy()
     return _known(heights <= epsilon, heights)
 
 
-def in_lcs_set(center: Population, other: Population, split: Split, epsilon: float, points: int = 11) -> np.ndarray:
-    """Whether `other` is in the LCS-set of `center`, replica by replica: (R,) bool [P, Def. 2.4].
+def in_lcs_set(found: pd.DataFrame, epsilon: float) -> np.ndarray:
+    """Whether the end of each of the `segments` is in the LCS-set of its start: (R,) bool [P, Def. 2.4].
 
     nan where one of them failed, as in `is_matching`.
     """
-    line = _line(center, other, split, points)
-    ends = [line.loc[line.alpha == alpha, "error"].to_numpy() for alpha in (0, 1)]
-    heights = landscape.barrier(line, ["replica"])["barrier"].to_numpy()
-    return _known((ends[1] <= ends[0] + epsilon) & (heights <= epsilon), heights)
+    heights = found["barrier"].to_numpy()
+    return _known((found["end"].to_numpy() <= found["start"].to_numpy() + epsilon) & (heights <= epsilon), heights)
+
+
+def radius(line: pd.DataFrame, by: Sequence[str], epsilon: float) -> pd.DataFrame:
+    """How far along each line from a network its error stays within ε of its own: the reach of its LCS-set there.
+
+    line: as from `landscape.line`, with `distance` from the network in place of α and `error` in the units of ε; `by`
+    tells the lines apart. Where the error has risen too far between two points, the line between these is straight.
+    Returns `by` and `radius`; the last distance where the line ends inside, which `inside` tells. nan where an error
+    is.
+    """
+    rows = []
+    for key, points in line.groupby(list(by), sort=False):
+        points = points.sort_values("distance") away, rise = points["distance"].to_numpy(), points["error"].to_numpy() -
+        points["error"].iloc[0] - epsilon out = int((rise > 0).argmax()) if (rise > 0).any() else 0 share = -rise[out -
+        1] / (rise[out] - rise[out - 1]) if out else 1.0 end = away[out - 1] + share * (away[out] - away[out - 1]) if
+        out else away[-1] known = not np.isnan(rise).any() rows.append({**dict(zip(by, key, strict=True)), "radius": end
+        if known else np.nan, "inside": known and not out})
+    return pd.DataFrame(rows)
 
 
 def perturb(population: Population, lengths: Sequence[float] | Tensor, number: int = 0) -> Population:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
+from lth.analysis.hessian import Spectrum
 from lth.errors import UsageError
 
 
@@ -49,23 +52,65 @@ def intersection_threshold(
     return dimensions * (1 - maximal_ratio(values, weights, epsilon, distance))
 
 
-def loss_to_spare(losses: np.ndarray, errors: np.ndarray, error: float) -> np.ndarray:
-    """ε_train: how much training loss each network may gain until its test error is `error`: (R,) [P, App. B].
+class Spare(NamedTuple):
+    """ε_train of each network with its standard error, and the line that it is read from.
+
+    gain, error: (R,) in the loss's units. slope: of the error over the loss, the same for all. explained: the share of
+    the errors' variance within networks that the line explains, R².
+    """
+
+    gain: np.ndarray
+    error: np.ndarray
+    slope: float
+    explained: float
+
+
+def loss_to_spare(losses: np.ndarray, errors: np.ndarray, error: float) -> Spare:
+    """ε_train: how much training loss each network may gain until its test error is `error` [P, App. B].
 
     losses, errors: (R, n) of n copies of each network, of which a few weights were pruned; the first is the network
-    itself. Within a network both rise together: the slope of the straight line through all copies, with a level of
-    its own for each network, says how much loss goes with how much error. Negative where a network's error is larger
-    already. nan for a network with an error or loss that is no number, and for all of them, with a warning, where the
-    loss does not rise with the error. Raises UsageError where all errors of
-    each network are the same.
+    itself. Within a network both rise together: error = a_r + b·loss with one slope for all. The test error is the
+    noisy one of the two (a network near the edge gets an image right or wrong by chance), so it is the one that is
+    explained: noise in what explains would flatten the line. Standard errors are those of a and b (delta method). Gains
+    are negative where a network's error is larger already; nan for a network with an error or loss that is no number,
+    and for all, with a warning, where the error does not rise with the loss. Raises UsageError where all losses of each
+    network are the same, and below two copies more than networks.
     """
-    x, y = np.asarray(errors, float), np.asarray(losses, float)
+    x, y = np.asarray(losses, float), np.asarray(errors, float)
     known = np.isfinite(x + y).all(1)
     dx, dy = (some[known] - some[known].mean(1, keepdims=True) for some in (x, y))
-    if not np.ptp(x[known], axis=1).any():
-        raise UsageError("a slope needs different errors: prune more of the weights")
-    slope = (dx * dy).sum() / (dx**2).sum()
+    free = dx.size - len(dx) - 1
+    if not np.ptp(x[known], axis=1).any() or free < 1:
+        raise UsageError("a slope needs several copies of different losses: prune more of the weights")
+    slope = float((dx * dy).sum() / (dx**2).sum())
+    rest = float(((dy - slope * dx) ** 2).sum())
+    explained = 1 - rest / float((dy**2).sum()) if dy.any() else 0.0
     if slope <= 0:
-        warnings.warn(f"the loss does not rise with the error (slope {slope:.3g}), so ε_train is unknown", stacklevel=2)
-        return np.full(len(x), np.nan)
-    return slope * (error - x[:, 0])
+        warnings.warn(f"the error does not rise with the loss (slope {slope:.3g}), so ε_train is unknown", stacklevel=2)
+        return Spare(*np.full((2, len(x)), np.nan), slope, explained)
+    ahead = (error - y.mean(1)) / slope  # of the mean loss of a network's copies
+    variance = rest / free * (1 / x.shape[1] + ahead**2 / (dx**2).sum()) / slope**2
+    return Spare(ahead + x.mean(1) - x[:, 0], np.sqrt(variance), slope, explained)
+
+
+def curves(
+    full: Spectrum, half: Spectrum, gains: Sequence[float], distance: Sequence[float], tolerance: float = 0.05
+) -> pd.DataFrame:
+    """`maximal_ratio` of each network over the distance, and how far it can be believed.
+
+    full, half: spectra from all and from half of the steps of Lanczos' method, the same one twice if it is exact.
+    gains: ε_train of each network, (R,); where it is not above 0 the columns are nan. Columns: `replica`, `distance`,
+    `share`; `upwards`, where eigenvalues below 0 count as if they bent upwards, as they count for 0 in `share`;
+    `halved`, from `half`; `resolved`, whether the two are nowhere further apart than `tolerance`.
+    """
+    distance = np.asarray(distance, float)
+    tables = []
+    for r, gain in enumerate(gains):
+        told = {name: np.full(len(distance), np.nan) for name in ("share", "upwards", "halved")}
+        if gain > 0:
+            told["share"] = maximal_ratio(full.values[r], full.weights[r], gain, distance)
+            told["upwards"] = maximal_ratio(full.values[r].abs(), full.weights[r], gain, distance)
+            told["halved"] = maximal_ratio(half.values[r], half.weights[r], gain, distance)
+        apart = np.abs(told["share"] - told["halved"]).max()
+        tables.append(pd.DataFrame({"replica": r, "distance": distance, **told, "resolved": bool(apart <= tolerance)}))
+    return pd.concat(tables, ignore_index=True)

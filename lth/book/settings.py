@@ -369,19 +369,24 @@ class RTIRepulsion(Settings):
 class LCSGeometry(Settings):
     """Chapter 6: why iterative magnitude pruning works, seen in the landscape.
 
-    The defaults are ResNet-20 on CIFAR-10 [P, App. B].
+    The defaults are ResNet-20 on CIFAR-10 [P, App. B]; what the paper leaves open is ours (`pushes`, `stability_steps`,
+    `dense_seeds`).
     """
 
     dataset: str = Field(
         "cifar10", description="digits, mnist, fashion_mnist, cifar10, cifar100, or a folder or archive of images"
     )
-    model: Literal["lenet_300_100", "resnet20", "resnet18"] = Field("resnet20", description="architecture")
+    model: Literal["lenet_300_100", "resnet8", "resnet20", "resnet18"] = Field("resnet20", description="architecture")
     seeds: int = Field(4, ge=3, le=100, description="networks per method")
+    dense_seeds: int = Field(20, ge=3, le=100, description="dense networks whose errors make ε, those of `seeds` first")
     first_seed: int = Field(0, ge=0, description="seed of the first network; the others follow")
     rounds: int = Field(12, ge=3, description="rounds of pruning")
     ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
     rewind_steps: Annotated[list[int], BeforeValidator(_numbers)] = Field(
         [0, 250, 2_000], min_length=2, description="steps that ladders go back to; the last should give tickets"
+    )
+    stability_steps: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [0, 100, 250, 500, 2_000, 8_000], min_length=2, description="steps from which two copies are trained"
     )
     steps: int = Field(62_400, gt=0, description="optimiser steps of every training run")
     batch_size: int = Field(128, gt=0, description="training images per step")
@@ -395,17 +400,25 @@ class LCSGeometry(Settings):
     tune_lr: float = Field(1e-3, gt=0, description="constant learning rate of fine-tuning, a hundredth of `lr`")
     points: int = Field(11, ge=3, description="points on a line between two networks")
     grid: int = Field(51, ge=5, description="points along each side of a slice")
+    pictured: int = Field(10_000, ge=10, description="test images whose error the slices show, at most all")
+    images: int = Field(
+        50_000, ge=10, description="training images that losses and batch norm's statistics are of, at most all"
+    )
     probed: Annotated[list[int], BeforeValidator(_numbers)] = Field(
-        [2, 4, 6, 8], min_length=2, description="levels at which the predicted pruning ratio is tested"
+        [2, 4, 6, 8], min_length=2, description="levels that are looked at closely"
+    )
+    pushes: Annotated[list[float], BeforeValidator(_numbers)] = Field(
+        [0, 1, 3], min_length=2, description="lengths of random pushes of the start, 1: that of pruning"
     )
     shares: Annotated[list[float], BeforeValidator(_numbers)] = Field(
-        [tenth / 10 for tenth in range(1, 10)], min_length=2, description="shares of the weights that are pruned there"
+        [tenth / 10 for tenth in range(1, 10)], min_length=2, description="shares of the weights pruned in one round"
     )
     lanczos_images: int = Field(
-        10_000, ge=10, description="training images that a Hessian is estimated on, at most all"
+        50_000, ge=10, description="training images that a Hessian is estimated on, at most all"
     )
     lanczos_steps: int = Field(512, ge=10, description="Hessian-vector products per run of Lanczos' method")
     lanczos_runs: int = Field(4, ge=1, description="runs of Lanczos' method per estimated spectrum")
+    exact: int = Field(0, ge=0, le=5_000, description="active parameters, at most, whose Hessian is computed entirely")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -413,16 +426,37 @@ class LCSGeometry(Settings):
             raise ValueError(
                 f"rewind_steps begin with 0 and milestones do not, unlike {self.rewind_steps} and {self.milestones}"
             )
-        for name, top in (("rewind_steps", self.steps), ("milestones", self.steps), ("probed", self.rounds)):
+        tops = {"rewind_steps": self.steps, "stability_steps": self.steps, "milestones": self.steps}
+        for name, top in {**tops, "probed": self.rounds}.items():
             numbers = getattr(self, name)
             if numbers != sorted(set(numbers)) or (numbers and not 0 <= numbers[0] <= numbers[-1] < top):
                 raise ValueError(f"{name} must increase and lie from 0 to {top - 1}, not {numbers}")
         if not all(0 < share < 1 for share in self.shares):
             raise ValueError(f"shares must lie between 0 and 1, not {self.shares}")
+        if self.pushes[:2] != [0, 1] or self.pushes != sorted(set(self.pushes)):
+            raise ValueError(f"pushes begin with 0 and 1 and increase, unlike {self.pushes}")
+        if self.probed[0] == 0:
+            raise ValueError(f"probed levels are sparse ones, from 1 on, unlike {self.probed}")
+        if self.dense_seeds < self.seeds:
+            raise ValueError(f"dense_seeds ({self.dense_seeds}) are at least the {self.seeds} networks of `seeds`")
         return self
 
     def limits(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"batch_size": (self.batch_size, facts.train // 2)}  # the spread of a loss over batches needs two
+
+    def trainings(self) -> dict[str, int]:
+        """How many networks a run of the chapter trains for each purpose, at most."""
+        levels, ladders = len(self.probed), len(self.rewind_steps)
+        return {
+            "dense networks": self.dense_seeds,
+            "ladders to the rewind steps": self.seeds * self.rounds * ladders,
+            "random pushes": self.seeds * 2 * (levels + 1) * len(self.pushes),
+            "copies, for stability": self.seeds * 4 * len(self.stability_steps),
+            "several shares at once": self.seeds * levels * 2 * len(self.shares),
+            "other masks": self.seeds * 2 * levels,
+            "other ways of training again": self.seeds * (2 * self.rounds + 3 * levels),
+            "the adaptive ladder": self.seeds * self.rounds,
+        }
 
 
 CHAPTER_PARAMETERS: dict[str, type[Settings]] = {
