@@ -129,15 +129,54 @@ def test_a_ladder_is_resumed_at_its_last_level_and_shared(mlps, toy, tmp_path):
 def test_a_penalty_sees_the_rounds_before(mlps, climb):
     seen: list[int] = []
 
-    def penalty(start: Population, runs: list[Run]) -> repulsion.Repulsion:
-        seen.append(len(runs))
-        return repulsion.of(start, [run.final for run in runs], 2.0)
+    def penalty(start: Population, earlier: list[Population]) -> repulsion.Repulsion:
+        seen.append(len(earlier))
+        return repulsion.of(start, earlier, 2.0)
 
     plain = imp.ladder(mlps, 2, climb, RECIPE)
     repelled = imp.ladder(mlps, 2, climb, RECIPE, penalty=penalty)
     assert seen == [1, 2]
     assert torch.equal(plain[0].final.theta(), repelled[0].final.theta())
     assert not torch.equal(plain[1].final.theta(), repelled[1].final.theta())
+
+
+def redrawn(level: int) -> Population:
+    return init.kaiming_normal(Model("lenet_300_100"), seeds=[100 * level, 100 * level + 1])
+
+
+def test_a_ladder_of_new_weights_goes_back_to_nothing(mlps, climb):
+    starts: list[Population] = []
+
+    def watched(population: Population, recipe: Recipe, **kind: object) -> Run:
+        starts.append(population)
+        return climb(population, recipe, **kind)
+
+    runs = imp.ladder(mlps, 2, watched, RECIPE, fresh=redrawn)
+    for level in (1, 2):
+        kept = starts[level].theta_mask()
+        assert torch.equal(starts[level].theta()[kept], redrawn(level).theta()[kept])
+        assert starts[level].seeds == redrawn(level).seeds
+        pruned = prune.magnitude_masks(runs[level - 1].final, 0.2)
+        assert all(torch.equal(starts[level].masks[name], mask) for name, mask in pruned.items())
+
+
+def test_other_weights_under_a_ladders_masks(mlps, climb):
+    """Its own weights and orders give the ladder again; a penalty sees the solutions found under the masks."""
+    levels = [run.final for run in imp.ladder(mlps, 2, climb, RECIPE)]
+    again = imp.under_masks_of(levels, lambda level: mlps.label(seed=imp.order_seeds(mlps, level)), climb, RECIPE)
+    assert all(torch.equal(one.theta(), other.theta()) for one, other in zip(levels, again, strict=True))
+    new = imp.under_masks_of(levels, redrawn, climb, RECIPE)
+    assert all(torch.equal(one.theta_mask(), other.theta_mask()) for one, other in zip(levels, new, strict=True))
+    assert not torch.equal(new[1].theta(), levels[1].theta())
+    seen: list[list[Population]] = []
+
+    def penalty(start: Population, earlier: list[Population]) -> repulsion.Repulsion:
+        seen.append(list(earlier))
+        return repulsion.of(start, earlier, 2.0)
+
+    pushed = imp.under_masks_of(levels, redrawn, climb, RECIPE, penalty)
+    assert seen[0][0] is levels[0] and seen[1][1] is pushed[1] and [len(known) for known in seen] == [1, 2]
+    assert not torch.equal(pushed[1].theta(), new[1].theta())
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,13 @@ def radius(line: pd.DataFrame, by: Sequence[str], epsilon: float) -> pd.DataFram
     """
     rows = []
     for key, points in line.groupby(list(by), sort=False):
-        points = points.sort_values("distance") away, rise = points["distance"].to_numpy(), points["error"].to_numpy() -
-        points["error"].iloc[0] - epsilon out = int((rise > 0).argmax()) if (rise > 0).any() else 0 share = -rise[out -
-        1] / (rise[out] - rise[out - 1]) if out else 1.0 end = away[out - 1] + share * (away[out] - away[out - 1]) if
-        out else away[-1] known = not np.isnan(rise).any() rows.append({**dict(zip(by, key, strict=True)), "radius": end
-        if known else np.nan, "inside": known and not out})
+        points = points.sort_values("distance")
+        away, rise = points["distance"].to_numpy(), points["error"].to_numpy() - points["error"].iloc[0] - epsilon
+        out = int((rise > 0).argmax()) if (rise > 0).any() else 0
+        share = -rise[out - 1] / (rise[out] - rise[out - 1]) if out else 1.0
+        end = away[out - 1] + share * (away[out] - away[out - 1]) if out else away[-1]
+        told = {"radius": end, "inside": not out} if not np.isnan(rise).any() else {"radius": np.nan, "inside": False}
+        rows.append({**dict(zip(by, key, strict=True)), **told})
     return pd.DataFrame(rows)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lth.errors import UsageError
 from lth.losses import Penalty
 from lth.methods import prune
-from lth.population import Population, Tensors
+from lth.population import Population, Tensors, concat
 from lth.recipe import Recipe
 from lth.train import Run
 
@@ -28,6 +28,9 @@ class Train(Protocol):
     def __call__(
         self, population: Population, recipe: Recipe, *, keep: Sequence[int] = (), penalty: Penalty | None = None
     ) -> Run: ...
+
+
+Forbid = Callable[[Population, list[Population]], Penalty]
 
 
 def threshold(population: Population, masks: Tensors) -> Tensor:
@@ -50,7 +53,8 @@ def ladder(
     rewind_step: int = 0,
     tune: Recipe | None = None,
     keep: Sequence[int] = (),
-    penalty: Callable[[Population, Sequence[Run]], Penalty] | None = None,
+    fresh: Callable[[int], Population] | None = None,
+    penalty: Forbid | None = None,
 ) -> list[Run]:
     """Trains `dense`, then `rounds` times prunes and trains again: the runs of the levels 0 … rounds.
 
@@ -63,8 +67,10 @@ def ladder(
                  recipe `tune`.
     keep:        steps at which the dense networks are kept as well; ladders to several rewind steps share them if they
                  have the same `keep`.
-    penalty:     of the networks a round starts from, and the runs so far → a term of the loss in that round, such as
-                 `lambda start, runs: repulsion.of(start, [run.final for run in runs], 2.0)`. Level 0 has none.
+    fresh:       level → networks whose weights, and seeds of the data order, that round starts from: a ladder that
+                 goes back to nothing it has seen before.
+    penalty:     of the networks a round starts from, and the solutions so far → a term of the loss in that round, such
+                 as `lambda start, earlier: repulsion.of(start, earlier, 2.0)`. Level 0 has none.
 
     The column `level` of the frame tells the rounds apart. Each round sees the images in an order of its own, that of
     the network's seed + 10,000 · level: a ladder that found its old solutions again only because it met the same images
@@ -81,10 +87,44 @@ def ladder(
         if callable(ratio) and not any(share):
             break
         pruned = prune.apply(solution, prune.magnitude_masks(solution, share, per_layer))
-        start = prune.rewind(pruned, runs[0].at(rewind_step)) if restart == "weights" else pruned
-        start = start.label(level=level, seed=[seed + 10_000 * level for seed in dense.seeds])
-        runs.append(train(start, again, penalty=penalty(start, runs)) if penalty else train(start, again))
+        if fresh:
+            start = prune.rewind(pruned, fresh(level)).label(level=level)
+        else:
+            start = prune.rewind(pruned, runs[0].at(rewind_step)) if restart == "weights" else pruned
+            start = start.label(level=level, seed=order_seeds(dense, level))
+        term = {"penalty": penalty(start, [run.final for run in runs])} if penalty else {}
+        runs.append(train(start, again, **term))
     return runs
+
+
+def order_seeds(dense: Population, level: int) -> list[int]:
+    """What names the order in which the networks of a level see the images."""
+    return [seed + 10_000 * level for seed in dense.seeds]
+
+
+def under_masks_of(
+    levels: Sequence[Population],
+    weights: Callable[[int], Population],
+    train: Train,
+    recipe: Recipe,
+    penalty: Forbid | None = None,
+) -> list[Population]:
+    """A ladder's masks with other weights: the trained networks of all levels, its own at level 0.
+
+    levels:  the ladder's networks, dense ones first.
+    weights: level → the networks that the masks are laid on, with the seeds of their data order. With newly drawn ones
+             this is the control that lottery tickets are compared with [Frankle and Carbin 2019].
+    penalty: as in `ladder`; a level then knows the solutions that were found *here* before. Without one nothing ties
+             the levels together, and they are trained as one population.
+    """
+    starts = [prune.rewind(found, weights(level)).label(level=level) for level, found in enumerate(levels[1:], start=1)]
+    if penalty is None:
+        trained = train(concat(starts), recipe).final
+        return [levels[0], *(trained[trained.frame.level == level] for level in range(1, len(levels)))]
+    found = [levels[0]]
+    for start in starts:
+        found.append(train(start, recipe, penalty=penalty(start, found)).final)
+    return found
 
 
 def _check(
