@@ -208,3 +208,15 @@ def test_random_masks_are_exact_the_replicas_own_and_blind_to_magnitude(network)
 def test_impossible_schedules_are_refused(start, end, every):
     with pytest.raises(UsageError, match="start < end"):
         prune.Gradual(0.5, start, end, every)
+
+
+def test_the_largest_weights_as_many_in_every_layer_as_a_ticket_has(network):
+    ticket = prune.apply(network, prune.magnitude_masks(network, [0.3, 0.6]))
+    found = prune.masks_of_largest(network, ticket)
+    for name, mask in found.items():
+        for r in range(len(network)):
+            sizes = network.params[name][r].abs()
+            assert mask[r].sum() == ticket.masks[name][r].sum() > 0
+            assert sizes[mask[r]].min() >= sizes[~mask[r]].max()
+    with pytest.raises(UsageError, match="replica by replica"):
+        prune.masks_of_largest(network, ticket[[0]])

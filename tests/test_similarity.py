@@ -15,6 +15,8 @@ from scipy.special import rel_entr, softmax
 from torch import Tensor
 
 from lth.analysis import similarity
+from lth.errors import UsageError
+from lth.methods import prune
 from lth.methods.init import glorot_uniform
 from lth.models import Model
 from lth.population import Population
@@ -203,3 +205,18 @@ def test_stress_tells_of_a_map_that_cannot_be_right(lenets):
     drawn = np.linalg.norm(table[["x", "y"]].to_numpy()[:, None] - table[["x", "y"]].to_numpy()[None], axis=-1)
     expected = np.sqrt(((apart - drawn) ** 2).sum() / (drawn**2).sum())
     assert table.stress[0] == pytest.approx(expected, rel=0.02) and expected > 0.2
+
+
+def test_overlap_of_masks_counted_one_by_one(lenets):
+    a, b = (prune.apply(lenets, prune.masks_at_random(lenets, [0.3, 0.8, 0.9], number)) for number in (0, 1))
+    found = similarity.overlap(a, b)
+    assert list(found.seed) == [0, 1, 2]
+    for r in range(3):
+        kept = {n: np.flatnonzero(m[r].numpy()) for n, m in a.masks.items()}
+        shared = sum(len(np.intersect1d(kept[n], np.flatnonzero(b.masks[n][r].numpy()))) for n in kept)
+        assert found.overlap[r] == pytest.approx(shared / sum(map(len, kept.values())))
+    assert found.chance.to_numpy() == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
+    assert abs(found.overlap - found.chance).max() < 0.02
+    assert (similarity.overlap(a, a).overlap == 1).all()
+    with pytest.raises(UsageError, match="replica by replica"):
+        similarity.overlap(a, b[[0]])

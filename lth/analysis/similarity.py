@@ -1,7 +1,8 @@
 """How close networks are: in weight space, and in what they predict.
 
-The predictions of R networks on N examples are compared for all pairs at once, as (R, R) matrices; the
-measures of [E, Table 6] and of Fort et al. (2020) are means over parts of them. Logarithms are natural.
+Masks are compared replica by replica. The predictions of R networks on N examples are compared for all pairs at once,
+as (R, R) matrices; the measures of [E, Table 6] and of Fort et al. (2020) are means over parts of them. Logarithms are
+natural.
 """
 
 from __future__ import annotations
@@ -20,6 +21,22 @@ from lth.population import Population
 def l2_distances(a: Population, b: Population) -> Tensor:
     """‖θ_a − θ_b‖ of every replica of `a` to every replica of `b`, over all parameters: (R_a, R_b) float64."""
     return torch.cdist(a.theta().double(), b.theta().double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def overlap(a: Population, b: Population) -> pd.DataFrame:
+    """How much of each network's mask is in the mask of its counterpart: the frame of `a` with two more columns.
+
+    `overlap`: the share of the weights that `a` keeps that `b` keeps, too, 0 … 1. `chance`: what it would be if both
+    had drawn their weights at random, each as many in every layer as it has there.
+    """
+    if a.model != b.model or len(a) != len(b):
+        raise UsageError("masks are compared replica by replica: as many of one as of the other, of one architecture")
+    ours, both, by_chance = 0.0, 0.0, 0.0
+    for name, mask in a.masks.items():
+        one, other = mask.flatten(1).double(), b.masks[name].flatten(1).double()
+        ours, both = ours + one.sum(1), both + (one * other).sum(1)
+        by_chance = by_chance + one.sum(1) * other.mean(1)
+    return a.frame.assign(overlap=(both / ours).cpu().numpy(), chance=(by_chance / ours).cpu().numpy())
 
 
 def mds(population: Population, seed: int = 0) -> pd.DataFrame:

@@ -89,6 +89,18 @@ def magnitude_masks(population: Population, ratio: float | Sequence[float], per_
     return without_lowest(population, {n: population.params[n].abs() for n in population.masks}, ratio, per_layer)
 
 
+def masks_of_largest(weights: Population, like: Population) -> Tensors:
+    """Masks of the largest of `weights`, as many in every layer as `like` keeps there: name → (R, *shape) bool.
+
+    With the initial weights, and a ticket for `like`, this is the control that has seen no training: what a ticket owes
+    to the size of its first weights and to how many each layer has. The weights' own masks have no part in it.
+    """
+    if weights.model != like.model or len(weights) != len(like):
+        raise UsageError("masks are counted replica by replica: as many of one as of the other, of one architecture")
+    sizes = {name: weights.params[name].abs().flatten(1) for name in like.masks}
+    return {name: largest(sizes[name], mask.flatten(1).sum(1)).view_as(mask) for name, mask in like.masks.items()}
+
+
 def masks_at_random(population: Population, ratio: float | Sequence[float], number: int = 0) -> Tensors:
     """Masks without a random share of the weights that are left, see `without_lowest`.
 
