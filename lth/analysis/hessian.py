@@ -196,19 +196,24 @@ def top(
     tolerance: float = 1e-3,
     steps: int = 200,
     seed: int = 0,
+    scale: Tensor | None = None,
 ) -> Top:
     """The k largest eigenvalues of each replica with their eigenvectors; the k smallest if `negative`.
 
     Lanczos from one random vector until every residual, which bounds an eigenvalue's error, is at most `tolerance`
     times the largest |λ|, or for so many `steps`; then it warns. Of equal eigenvalues one is found. Raises UsageError
     for more eigenpairs than steps or active parameters. Where there are fewer different ones the rest is nan.
+
+    scale: (R, P), units in which each parameter is counted: eigenpairs of D H D, D = diag(scale), are then found, such
+           as curvatures in relative changes (`lth.analysis.calibration.layer_lengths`).
     """
     steps = min(steps, _check(population, split))
     if not 1 <= k <= steps:
         raise UsageError(f"{steps} steps of Lanczos give 1 to {steps} eigenpairs, not {k}")
 
     def run(rows: slice) -> Sequence[Tensor]:
-        for m, space in enumerate(_krylov(population[rows], split, steps, 1, seed), start=1):
+        units = None if scale is None else scale[rows]
+        for m, space in enumerate(_krylov(population[rows], split, steps, 1, seed, units), start=1):
             if m < steps and (m < k or m % 5):
                 continue
             values, vectors = (found[0] for found in space.ritz())
@@ -240,12 +245,16 @@ def top(
     return Top(*found)
 
 
-def _krylov(population: Population, split: Split, steps: int, probes: int, seed: int) -> Iterator[Krylov]:
+def _krylov(
+    population: Population, split: Split, steps: int, probes: int, seed: int, scale: Tensor | None = None
+) -> Iterator[Krylov]:
     """Lanczos from random vectors under the mask, the same for all replicas: tensors are (probes, R, …)."""
     theta, mask = population.theta(), population.theta_mask()
     generators = [streams.torch_stream(seed, streams.PROBE, probe) for probe in range(probes)]
     start = torch.stack([torch.randn(theta.shape[1], generator=generator) for generator in generators])
-    return krylov(_products(population, split), start.to(theta)[:, None] * mask, steps)
+    products = _products(population, split)
+    multiply = products if scale is None else lambda vectors: scale * products(scale * vectors)
+    return krylov(multiply, start.to(theta)[:, None] * mask, steps)
 
 
 def _each(run: Callable[[slice], Sequence[Tensor]], population: Population, vectors: int = 1) -> list[Tensor]:
