@@ -167,7 +167,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "scaling_steps": 60,
             "scaling_rate": 0.03,
             "masks_at": [0.95],
-            "others": ["resnet14"],
+            "others": [],
             "rewind_step": 634,
             "batches": 2,
             "tolerance": 0.02,
