@@ -31,22 +31,35 @@ FORMAT = "2"  # of the kept files; a file of another one is written anew. Raise 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """N images with their labels: `images` uint8 (N, C, H, W), `labels` int64 (N,)."""
+    """N images with their labels: `images` uint8 (N, C, H, W), `labels` int64 (N,).
+
+    mean, std: of the brightness of each channel, (C,), by which networks see the images standardised; None: as it is.
+    """
 
     images: Tensor
     labels: Tensor
+    mean: Tensor | None = None
+    std: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Images `index` (int64, any shape) as float32 in [0, 1], of shape index.shape + (C, H, W)."""
+        """Images `index` (int64, any shape) as a network sees them: float32, index.shape + (C, H, W)."""
         rows = self.images.index_select(0, index.reshape(-1))  # gathered as bytes: a quarter of the traffic
         return self.scaled(rows).view(*index.shape, *self.images.shape[1:])
 
     def scaled(self, images: Tensor) -> Tensor:
-        """Bytes of images as a network sees them: float32 in [0, 1]."""
-        return images.float().div_(255)
+        """Bytes of images as a network sees them: float32, brightness in [0, 1], standardised where that is asked."""
+        seen = images.float().div_(255)
+        if self.mean is None:
+            return seen
+        return seen.sub_(self.mean.view(-1, 1, 1)).div_(self.std.view(-1, 1, 1))
+
+    def take(self, rows: Tensor | Sequence[int]) -> Split:
+        """Some of the images."""
+        rows = torch.as_tensor(rows, device=self.labels.device)
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def evenly(self, count: int, first: bool = False) -> Split:
         """`count` of the images, at most all, spread evenly: of data sorted by class they show each class.
@@ -57,7 +70,7 @@ class Split:
         count = min(count, len(self))
         places = 2 * torch.arange(count, device=self.labels.device) + (not first)
         rows = places * len(self) // (2 * count)
-        return Split(self.images[rows], self.labels[rows])
+        return self.take(rows)
 
     def pieces(self, most: int) -> tuple[Tensor, ...]:
         """Places 0 … N−1, cut into the fewest pieces of at most `most`, of the same size give or take one.
@@ -67,7 +80,8 @@ class Split:
         return torch.arange(len(self), device=self.labels.device).tensor_split(-(-len(self) // most))
 
     def to(self, device: str | torch.device) -> Split:
-        return Split(self.images.to(device), self.labels.to(device))
+        move = lambda tensor: None if tensor is None else tensor.to(device)  # noqa: E731
+        return Split(*map(move, (self.images, self.labels, self.mean, self.std)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +130,22 @@ class Data:
         aside, rest = (
             torch.from_numpy(np.sort(part)).to(self.train.labels.device) for part in (chosen[:count], chosen[count:])
         )
-        train = Split(self.train.images[rest], self.train.labels[rest])
-        validation = Split(self.train.images[aside], self.train.labels[aside])
+        train, validation = self.train.take(rest), self.train.take(aside)
         fingerprint = _fingerprint(train.to("cpu"), self.test.to("cpu"))
         return replace(self, train=train, fingerprint=fingerprint, validation=validation)
+
+    def standardised(self) -> Data:
+        """The same images, seen with mean 0 and variance 1 in each channel of the training images."""
+        values = torch.arange(256, dtype=torch.float64) / 255
+        channels = self.train.images.transpose(0, 1).flatten(1).cpu()
+        shares = torch.stack([torch.bincount(c, minlength=256).double() / c.numel() for c in channels])
+        mean = shares @ values
+        std = (shares @ values.square() - mean.square()).clamp_min(1e-12).sqrt()
+        own = {"mean": mean.float().to(self.train.images.device), "std": std.float().to(self.train.images.device)}
+        splits = {name: replace(getattr(self, name), **own) for name in ("train", "test")}
+        aside = self.validation and replace(self.validation, **own)
+        fingerprint = _fingerprint(*(split.to("cpu") for split in splits.values()))
+        return replace(self, **splits, validation=aside, fingerprint=fingerprint)
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Data:
@@ -211,6 +237,9 @@ def _fingerprint(train: Split, test: Split) -> str:
     for tensor in (train.images, train.labels, test.images, test.labels):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().numpy())
+    for tensor in (train.mean, train.std):
+        if tensor is not None:
+            digest.update(tensor.numpy())
     return digest.hexdigest()
 
 

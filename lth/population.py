@@ -116,9 +116,12 @@ class Population:
         return replace(self, params={n: part.reshape(p.shape) for (n, p), part in shaped})
 
     def sparsity(self) -> Tensor:
-        """Fraction of zeros among the prunable weights of each replica: (R,)."""
-        kept = sum(m.flatten(1).sum(1) for m in self.masks.values())
-        return 1 - kept / sum(m[0].numel() for m in self.masks.values())
+        """Fraction of zeros among the prunable weights of each replica: (R,) float64, exact up to its last digit."""
+        return 1 - self.weights_left().double() / sum(m[0].numel() for m in self.masks.values())
+
+    def weights_left(self) -> Tensor:
+        """How many prunable weights of each replica its masks leave: (R,) int64."""
+        return sum(m.flatten(1).sum(1) for m in self.masks.values())
 
     # --- choosing and combining -------------------------------------------------------------------------
 

@@ -15,12 +15,13 @@ import urllib.error
 import urllib.request
 import urllib.response
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import has_mnist
+from conftest import has_mnist, toy_data
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -591,3 +592,22 @@ def test_the_true_mnist() -> None:
     ):
         array = getattr(getattr(mnist, split), kind).numpy()
         assert hashlib.md5(idx(array[:, 0] if kind == "images" else array)).hexdigest() == md5
+
+
+def test_standardised_images_have_mean_0_and_variance_1():
+    plain = toy_data(300, (3, 8, 8), 4)
+    data = plain.standardised().hold_out(0.1)
+    seen = plain.standardised().train.pixels(torch.arange(200)).double()
+    assert seen.mean((0, 2, 3)).abs().max() < 1e-6
+    assert (seen.var((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+    whole = plain.train.pixels(torch.arange(200))
+    for split in (data.train, data.validation, data.test, data.test.evenly(7), data.test.take([3, 1])):
+        expected = (split.images / 255 - whole.mean((0, 2, 3)).view(3, 1, 1)) / (
+            whole.double().std((0, 2, 3), correction=0).float().view(3, 1, 1)
+        )
+        found = split.to("cpu").pixels(torch.arange(len(split)))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    names = {d.fingerprint for d in (plain, plain.hold_out(), plain.standardised(), data)}
+    assert len(names) == 4  # runs on them are different runs
+    constant = replace(plain, train=replace(plain.train, images=torch.zeros_like(plain.train.images)))
+    assert constant.standardised().train.pixels(torch.tensor([0])).isfinite().all()

@@ -209,3 +209,21 @@ def test_what_cannot_be_climbed_is_refused_before_training(mlps, how, message):
 def test_a_recipe_that_begins_after_its_end_is_refused():
     with pytest.raises(ValueError, match=r"first_step \(12\) must lie before the end"):
         Recipe(steps=12, first_step=12)
+
+
+def test_masks_of_any_size_lie_between_the_rounds(mlps, climb):
+    """As the next round would have pruned, had it pruned less; and at a round's own size the round's own mask."""
+    runs = imp.ladder(mlps, 2, climb, RECIPE, ratio=0.5)
+    counts = [run.final.weights_left().tolist() for run in runs]
+    own = imp.masks_of(runs, counts[1])
+    assert all(torch.equal(own[n], m) for n, m in runs[1].final.masks.items())
+    wanted = [counts[1][0] - 17, counts[2][1] // 3]  # within the ladder, and below its end
+    found = prune.apply(mlps, imp.masks_of(runs, wanted))
+    assert found.weights_left().tolist() == wanted
+    for r, level in enumerate([1, 2]):
+        solution = runs[level].final[[r]]
+        sizes = torch.cat([solution.params[n].abs().flatten() for n in solution.masks])
+        kept = torch.cat([found.masks[n][r].flatten() for n in solution.masks])
+        assert sizes[kept].min() >= sizes[~kept].max()
+    more = imp.masks_of(runs, [10**9, 10**9])
+    assert all(mask.all() for mask in more.values())

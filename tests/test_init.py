@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from lth.errors import UsageError
-from lth.methods.init import glorot_normal, glorot_uniform, kaiming_normal, kaiming_uniform
+from lth.methods.init import glorot_normal, glorot_uniform, kaiming_normal, kaiming_uniform, torch_default
 from lth.models import ARCHITECTURES, Model
 
 INITIALISATIONS = [glorot_uniform, glorot_normal, kaiming_uniform, kaiming_normal]
@@ -76,6 +76,26 @@ def test_extra_skips_begin_at_their_constant_and_leave_the_other_weights_alone()
     assert {n for n in extra if bool((tweaked.params[n] == 0).all())} == {
         n.replace(".0.weight", ".1.bias") for n in kernels
     }
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "vgg16_bn"])
+def test_torchs_default_is_that_of_its_own_layers(name):
+    """Each tensor has the distribution that it has in a module as torch makes it, biases too."""
+    model = Model(name, (3, 32, 32), 10)
+    torch.manual_seed(0)
+    theirs = dict(model.build("cpu").named_parameters())
+    ours = torch_default(model, seeds=range(3))
+    for layer, stack in ours.params.items():
+        weights, own = stack.flatten().double().numpy(), theirs[layer].detach().flatten().double().numpy()
+        if (own == own[0]).all():  # batch norm
+            assert (weights == own[0]).all()
+            continue
+        size = min(len(weights), len(own))
+        assert abs(weights).max() <= abs(own).max() * (1 + 20 / size) and weights.min() < 0 < weights.max()
+        if size > 100:
+            assert stats.ks_2samp(weights, own).pvalue > 1e-3, layer
+    assert torch.equal(ours.theta()[[1]], torch_default(model, seeds=[1]).theta())
+    assert not torch.equal(ours.theta()[0], ours.theta()[1])
 
 
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if not n.startswith(("resnet34", "resnet50"))])

@@ -134,3 +134,19 @@ def test_scores_that_tell_nothing(few):
     broken.params["fc2.weight"][1] = torch.nan
     with pytest.raises(UsageError, match="are not numbers"):
         prune.without_lowest(broken, scores.snip(broken, few), 0.5)
+
+
+def test_synflow_leaves_exactly_as_many_as_other_masks():
+    network = init.kaiming_normal(Model("lenet_300_100"), seeds=[0])
+    left = prune.apply(network, scores.synflow_masks(network, 0.9, rounds=3)).weights_left().item()
+    assert left == round(network.weights_left().item() * (1 - 0.9))
+    assert left == prune.apply(network, prune.masks_at_random(network, 0.9)).weights_left().item()
+
+
+def test_one_weight_of_eleven_millions_counts():
+    """More than float32 can tell apart."""
+    network = init.kaiming_normal(Model("resnet18", (3, 32, 32)), seeds=[0])
+    network.masks["fc.weight"][0, 0, 0] = False
+    total = sum(mask.numel() for mask in network.masks.values())
+    assert network.weights_left().item() == total - 1
+    assert network.sparsity().item() == pytest.approx(1 / total, rel=1e-9)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import double
 from torch.nn import functional as F
 
+from lth import seeds as streams
 from lth.analysis import surface
 from lth.errors import UsageError
 from lth.methods import init, prune, tweaks
@@ -72,11 +74,23 @@ def test_along_a_direction_distances_are_euclidean(networks, toy):
     assert table.loss[table.distance == 2].tolist() == pytest.approx(found.tolist())
 
 
-def test_the_loss_of_one_image_that_changes(networks, toy):
-    image, label = toy.test.pixels(torch.tensor([3]))[0], int(toy.test.labels[3])
-    table = surface.input_surface(networks, image, label, [-0.1, 0, 0.1], [0, 0.05])
-    still = table[(table.x == 0) & (table.y == 0)]
-    for r in range(2):
-        logits = networks.module(r)(image[None].double())
-        assert still.loss.tolist()[r] == pytest.approx(F.cross_entropy(logits, torch.tensor([label])).item())
-    assert len(table) == 12 and np.isfinite(table.loss).all() and table.loss.nunique() == 12
+def test_the_loss_of_images_that_change(networks, toy):
+    some = toy.test.take([3, 5])
+    table = surface.input_surface(networks, some, [-0.1, 0, 0.1], [0, 0.05])
+    still = table[(table.x == 0) & (table.y == 0)].reset_index(drop=True)
+    found = networks.evaluate(some)
+    assert still.loss.tolist() == pytest.approx(found.loss.tolist()) and still.error.tolist() == found.error.tolist()
+    assert table.groupby("seed").loss.nunique().tolist() == [6, 6]
+    scaled = replace(some, mean=torch.zeros(1), std=torch.full((1,), 0.5))  # a step of brightness is twice as long
+    half = surface.input_surface(networks, scaled, [0.0, 0.05], [0.0])
+    sees = networks.module(0)
+    x = 2 * some.pixels(torch.arange(2)).double()
+    u = torch.stack([signs(r, x) for r in range(2)])
+    expected = F.cross_entropy(sees(x + 2 * 0.05 * u), some.labels).item()
+    assert half[(half.seed == 0) & (half.x == 0.05)].loss.item() == pytest.approx(expected)
+
+
+def signs(image: int, like: torch.Tensor) -> torch.Tensor:
+    """The first pattern of one image."""
+    generator = streams.torch_stream(image, streams.DIRECTION)
+    return (torch.randint(0, 2, (2, *like.shape[1:]), generator=generator) * 2 - 1)[0].to(like)

@@ -237,20 +237,26 @@ def top(
     tolerance: float = 1e-3,
     steps: int = 200,
     seed: int = 0,
+    scale: Tensor | None = None,
 ) -> Top:
     """The k largest eigenvalues of each replica with their eigenvectors; the k smallest if `negative`.
 
     Lanczos from one random vector until every residual, which bounds an eigenvalue's error, is at most `tolerance`
     times the largest |λ|, or for so many `steps`; then it warns. Of equal eigenvalues one is found. Raises UsageError
     for more eigenpairs than steps or active parameters. Where there are fewer different ones the rest is nan.
+
+    scale: (R, P), units in which each parameter is counted: eigenpairs of D H D, D = diag(scale), are then found, such
+           as curvatures in relative changes (`lth.analysis.calibration.layer_lengths`).
     """
     steps = min(steps, _check(population, split))
     if not 1 <= k <= steps:
         raise UsageError(f"{steps} steps of Lanczos give 1 to {steps} eigenpairs, not {k}")
 
     def run(rows: slice) -> Sequence[Tensor]:
-        part = population[rows]
-        spaces = krylov(_products(part, split), _start(part, seed, 0)[None], steps)
+        part, units = population[rows], None if scale is None else scale[rows]
+        products = _products(part, split)
+        multiply = products if units is None else lambda vectors: units * products(units * vectors)
+        spaces = krylov(multiply, _start(part, seed, 0)[None], steps)
         for m, space in enumerate(spaces, start=1):
             if m < steps and (m < k or m % 5):
                 continue

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lth import seeds as streams
 from lth.data import Split
 from lth.errors import UsageError
+from lth.parallel import map_replicas
 from lth.population import BATCH, Population
 
 
@@ -60,6 +61,15 @@ def surface(
     return pd.concat(population.in_parts(look, images=min(len(split), BATCH["cuda"])), ignore_index=True)
 
 
+def rise(table: pd.DataFrame, who: Sequence[str], column: str) -> pd.Series:
+    """How much higher `column` is on average over the points of `surface` or `input_surface` than in the middle.
+
+    For each network, which the columns `who` name. Of the error this is blind to the size of logits.
+    """
+    middle = table[(table.x.abs() < 1e-9) & (table.y.abs() < 1e-9)].set_index(list(who))[column]
+    return table.groupby(list(who))[column].mean() - middle
+
+
 def along(population: Population, direction: Tensor, distances: Sequence[float], split: Split) -> pd.DataFrame:
     """Loss and error of θ + t·v on `split`, v of length 1 along `direction`, (R, P), such as an eigenvector of the
     Hessian [J, Fig. 10]. The table has the column `distance` for t."""
@@ -69,23 +79,33 @@ def along(population: Population, direction: Tensor, distances: Sequence[float],
 
 
 @torch.no_grad()
-def input_surface(
-    population: Population, image: Tensor, label: int, xs: Sequence[float], ys: Sequence[float], seed: int = 0
-) -> pd.DataFrame:
-    """The loss of one image moved by x·u + y·v, for every replica [J, Fig. 8].
+def input_surface(population: Population, split: Split, xs: Sequence[float], ys: Sequence[float]) -> pd.DataFrame:
+    """Mean loss and error on images that are moved by x·u + y·v, for every replica [J, Fig. 8].
 
-    image: (C, H, W), brightness from 0 to 1. u and v are random signs, the same for all replicas, so that x and y are
-    how much each pixel changes. Rows as in `surface`, with `loss` only.
+    u and v are random signs, of each image its own and the same for all replicas, so that x and y are how much the
+    brightness of each pixel changes, which goes from 0 to 1. Rows as in `surface`, without `accuracy`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (2, *image.shape), generator=generator).to(image) * 2 - 1
-    places = [(x, y) for y in ys for x in xs]
-    moved = torch.stack([image + x * signs[0] + y * signs[1] for x, y in places])
-    moved = moved.to(next(iter(population.params.values())).dtype)
-    tables = []
-    for replica in range(len(population)):
-        logits = population.module(replica).eval()(moved)
-        losses = F.cross_entropy(logits, torch.full((len(moved),), label, device=logits.device), reduction="none")
-        row = population.frame.iloc[[replica] * len(places)].reset_index(drop=True)
-        tables.append(row.assign(x=[x for x, _ in places], y=[y for _, y in places], loss=losses.tolist()))
-    return pd.concat(tables, ignore_index=True)
+    each = torch.arange(len(split), device=split.labels.device)
+    images, dtype = split.pixels(each), next(iter(population.params.values())).dtype
+    signs = torch.stack(
+        [
+            torch.randint(0, 2, (2, *images.shape[1:]), generator=streams.torch_stream(r, streams.DIRECTION)) * 2 - 1
+            for r in range(len(split))
+        ],
+        dim=1,
+    ).to(images)
+    if split.std is not None:  # networks see brightness in these units
+        signs = signs / split.std.view(-1, 1, 1)
+
+    def look(replica: int) -> pd.DataFrame:
+        module, rows = population.module(replica).eval(), []
+        for y in ys:
+            for x in xs:
+                with torch.no_grad():
+                    logits = module((images + x * signs[0] + y * signs[1]).to(dtype))
+                loss = F.cross_entropy(logits, split.labels).item()
+                rows.append((x, y, loss, (logits.argmax(1) != split.labels).double().mean().item()))
+        row = population.frame.iloc[[replica] * len(rows)].reset_index(drop=True)
+        return row.assign(**dict(zip(("x", "y", "loss", "error"), map(list, zip(*rows, strict=True)), strict=True)))
+
+    return pd.concat(map_replicas(look, range(len(population))), ignore_index=True)

@@ -234,22 +234,33 @@ def _numbers(text: Any) -> Any:
 
 
 Network = Literal[
-    "resnet8", "resnet14", "resnet20", "resnet32", "resnet18", "resnet34", "resnet50", "vgg16_bn", "mobilenet"
+    "resnet8",
+    "resnet14",
+    "resnet20",
+    "resnet32",
+    "resnet32x2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vgg16_bn",
+    "mobilenet",
 ]
 
 
 class Tweaks(Settings):
     """Chapter 4: what to do with a ticket once it is drawn.
 
-    The defaults are ResNet-18 on CIFAR-100 [J, Sec. 4.1]; what the paper leaves open is the authors' code's, or ours
-    (`kappa`, `temperature`).
+    The defaults are ResNet-18 on CIFAR-100 [J, Sec. 4.1]; what the paper leaves open is the authors' code's (`init`,
+    `standardise`), or ours (`kappa`, `temperature`).
     """
 
     dataset: str = Field(
         "cifar100", description="digits, mnist, fashion_mnist, cifar10, cifar100, or a folder or archive of images"
     )
     model: Network = Field("resnet18", description="architecture")
-    seeds: int = Field(3, ge=2, le=100, description="networks per method")
+    init: Literal["torch_default", "kaiming_normal"] = Field("torch_default", description="initial weights")
+    standardise: bool = Field(True, description="images with mean 0 and variance 1 in each channel")
+    seeds: int = Field(10, ge=2, le=100, description="networks per method")
     first_seed: int = Field(0, ge=0, description="seed of the first network; the others follow")
     rounds: int = Field(16, ge=1, description="rounds of iterative magnitude pruning")
     ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
@@ -278,6 +289,13 @@ class Tweaks(Settings):
     temperature: float = Field(4.0, gt=0, description="τ of distillation")
     scaling_steps: int = Field(180, gt=0, description="steps in which GradInit learns the scales")
     scaling_rate: float = Field(0.01, gt=0, description="rate at which it changes them")
+    scaling_variant: Literal["through", "held"] = Field(
+        "through", description="of GradInit: the gradient of the trial step changes with the scales, or is held fixed"
+    )
+    scales_first: bool = Field(True, description="scales are learned on the ticket, before skips are added to it")
+    masks_at: Annotated[list[float], BeforeValidator(_numbers)] = Field(
+        [0.9, 0.95, 0.98], min_length=1, description="sparsities at which masks found in other ways are compared"
+    )
     rewind_step: int = Field(11_583, gt=0, description="step whose weights rewound tickets start from: epoch 33")
     batches: int = Field(10, gt=0, description="batches on which the Hessian's top eigenvalue is found")
     tolerance: float = Field(1e-3, gt=0, lt=1, description="relative error of an eigenvalue at which the search ends")
@@ -295,6 +313,8 @@ class Tweaks(Settings):
         for name in ("rewind_step", "validate_every"):
             if getattr(self, name) > self.steps - (name == "rewind_step"):
                 raise ValueError(f"{name} ({getattr(self, name)}) lies beyond the run of {self.steps} steps")
+        if not all(0 < share < 1 for share in self.masks_at):
+            raise ValueError(f"masks_at are sparsities between 0 and 1, not {self.masks_at}")
         if self.grid % 2 == 0:
             raise ValueError(f"grid must be odd, so that the network itself is in the picture, not {self.grid}")
         if self.skips != "none" and not self.model.startswith("resnet"):

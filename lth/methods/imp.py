@@ -127,6 +127,21 @@ def under_masks_of(
     return found
 
 
+def masks_of(runs: Sequence[Run], left: Sequence[int]) -> Tensors:
+    """Masks with exactly so many weights left of each network, by pruning a ladder's solutions by magnitude.
+
+    A network's mask comes from the last round that has as many or more, as if the next one had pruned less; below the
+    ladder's end from its last. name → (R, *shape).
+    """
+    counts = [run.final.weights_left().tolist() for run in runs]
+    found = []
+    for r, want in enumerate(left):
+        level = max((k for k, count in enumerate(counts) if count[r] >= want), default=0)
+        one = runs[level].final[[r]]
+        found.append(prune.down_to(one, {n: one.params[n].abs() for n in one.masks}, [want]))
+    return {n: torch.cat([masks[n] for masks in found]) for n in found[0]}
+
+
 def _check(
     dense: Population,
     rounds: int,

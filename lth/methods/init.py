@@ -2,8 +2,9 @@
 
 Every function here makes one network per seed and differs from the others only in the distribution of the
 prunable weights, whose width follows from a layer's fan-in and fan-out: for a convolution, channels in and out
-times the kernel's area (of a depthwise one torch counts one channel in and all channels out). Biases and
-batch-norm shifts are 0, scales 1, running means 0 and variances 1, and the weights of extra skips 1e-4 [J].
+times the kernel's area (of a depthwise one torch counts one channel in and all channels out). Biases (but for
+`torch_default`) and batch-norm shifts are 0, scales 1, running means 0 and variances 1, and the weights of extra skips
+1e-4 [J].
 The frame has `seed`, `init_seed` (both the seed given) and `columns`.
 
 A seed gives the same weights on every device, whichever other seeds are asked for: each has one stream, from
@@ -14,6 +15,7 @@ another activation has the weights of the one without.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pandas as pd
 import torch
@@ -50,6 +52,23 @@ def kaiming_uniform(model: Model, seeds: Sequence[int], **columns: object) -> Po
 def kaiming_normal(model: Model, seeds: Sequence[int], **columns: object) -> Population:
     """Weights normal with variance 2/fan-in [He et al. 2015, Eq. 10], for the convolutional networks of [M]."""
     return _dense(model, seeds, nn.init.kaiming_normal_, columns)
+
+
+def torch_default(model: Model, seeds: Sequence[int], **columns: object) -> Population:
+    """Weights and biases uniform in ±√(1/fan-in), as torch's own layers begin; so do the networks of [J]'s code.
+
+    Their standard deviation is √6 = 2.45 times smaller than that of `kaiming_normal`. In front of batch norm that
+    changes nothing in what a network computes, and makes it learn six times as fast.
+    """
+    networks = _dense(model, seeds, partial(nn.init.kaiming_uniform_, a=5**0.5), columns)
+    layers = [name.removesuffix("weight") for name in networks.masks]
+    for r, seed in enumerate(seeds):
+        generator = streams.torch_stream(seed, streams.INIT, 1)  # a stream of their own: weights are drawn as ever
+        for layer in layers:
+            if (bias := networks.params.get(f"{layer}bias")) is not None:
+                bound = networks.params[f"{layer}weight"][r, 0].numel() ** -0.5
+                bias[r].uniform_(-bound, bound, generator=generator)
+    return networks
 
 
 def _dense(model: Model, seeds: Sequence[int], draw_: Callable[..., Tensor], columns: dict[str, object]) -> Population:

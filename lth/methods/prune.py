@@ -50,6 +50,15 @@ def magnitude_masks_per_layer(population: Population, sparsity: float) -> Tensor
     return masks
 
 
+def down_to(population: Population, scores: Tensors, left: Sequence[int]) -> Tensors:
+    """Masks with exactly so many weights left of each replica, over all layers together, see `without_lowest`.
+
+    A replica with fewer weights keeps its mask.
+    """
+    now = population.weights_left().tolist()
+    return without_lowest(population, scores, [max(0.0, 1 - want / own) for want, own in zip(left, now, strict=True)])
+
+
 def without_lowest(
     population: Population, scores: Tensors, ratio: float | Sequence[float], per_layer: bool = False
 ) -> Tensors:

@@ -2,8 +2,10 @@
 
 Each gives name → (R, *shape) scores of the prunable weights, high for those to keep; `prune.without_lowest` makes masks
 of them. Raises UsageError where all scores of a replica are zero. Networks are scored as they stand at initialisation:
-SNIP and GraSP in training mode, where batch norm uses the statistics of the images, SynFlow in evaluation mode, where
-it uses its own (mean 0 and variance 1 as yet).
+SNIP and GraSP in training mode, where batch norm uses the statistics of the images, as their authors' programs do;
+SynFlow in evaluation mode, where it uses its own (mean 0 and variance 1 as yet), as its authors' paper is run. The
+benchmark program of SynFlow's authors scores by SNIP and GraSP in evaluation mode as well: there two thirds of the
+masks' weights are others.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ TEMPERATURE = 200.0  # what GraSP's authors divide the logits by, so that the lo
 
 
 def snip(population: Population, split: Split) -> Tensors:
-    """|w ⊙ ∂L/∂w|: how much the loss changes if a weight goes, to first order [Lee et al. 2019]."""
+    """|w ⊙ ∂L/∂w|: how much the loss changes if a weight goes, to first order [Lee et al. 2019].
+
+    In training mode, on the mean loss of all images of `split` together. The sum of the scores is not divided out.
+    """
     gradients, _ = mean_gradients(population, split)
     return _telling({name: (population.params[name] * gradients[name]).abs() for name in population.masks})
 
@@ -31,8 +36,9 @@ def snip(population: Population, split: Split) -> Tensors:
 def grasp(population: Population, split: Split, temperature: float = TEMPERATURE) -> Tensors:
     """w ⊙ (H g), by how much the gradient's squared norm falls if a weight goes [Wang et al. 2020].
 
-    g and H are gradient and Hessian of the mean loss in the weights that are there; H g = ∇(½ gᵀg). The images of
-    `split` go through the network together; a few of each class are what the paper takes.
+    g and H are gradient and Hessian of the mean loss in the weights that are there; H g = ∇(½ gᵀg). In training mode,
+    the images of `split` together; a few of each class are what the paper takes. Its program, as this, divides the
+    logits by 200, which the paper does not mention; others, such as SynFlow's authors, do the same.
     """
     parts = population.in_parts(lambda rows: _grasp(population[rows], split, temperature), len(split))
     return _telling({name: torch.cat([part[name] for part in parts]) for name in population.masks})
@@ -90,10 +96,8 @@ def synflow_masks(population: Population, sparsity: float, rounds: int = 100) ->
     The density falls exponentially, (1 − sparsity)^(k/rounds) after round k. In one round layers would collapse.
     """
     prune.check_sparsity(sparsity)
-    start = 1 - population.sparsity().double().cpu()
+    start = population.weights_left().tolist()
     for k in range(1, rounds + 1):
-        left = 1 - population.sparsity().double().cpu()
-        wanted = start * (1 - sparsity) ** (k / rounds)
-        masks = prune.without_lowest(population, synflow(population), (1 - wanted / left).clamp_min(0).tolist())
-        population = prune.apply(population, masks)
+        left = [round(weights * (1 - sparsity) ** (k / rounds)) for weights in start]
+        population = prune.apply(population, prune.down_to(population, synflow(population), left))
     return population.masks

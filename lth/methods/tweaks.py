@@ -6,8 +6,8 @@ The mask stays as it is. Label smoothing and distillation, which change the loss
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,58 +38,57 @@ def change(population: Population, **options: Any) -> Population:
     return Population(model, params, population.masks, buffers, population.frame)
 
 
-def sparsity_in_all(population: Population) -> Tensor:
-    """Share of zeros among prunable weights *and* those of extra skips, which are never pruned: (R,)."""
+def weights_left(population: Population) -> Tensor:
+    """All weights that a network has: those under its masks *and* those of extra skips, never pruned: (R,) int64."""
     skips = sum(p[0].numel() for n, p in population.params.items() if n not in population.masks and p.ndim > 2)
-    prunable = sum(m[0].numel() for m in population.masks.values())
-    return population.sparsity() * prunable / (prunable + skips)
+    return population.weights_left() + skips
 
 
-@full_precision()
-def gradinit(
-    population: Population,
-    split: Split,
-    *,
-    lr: float = 0.1,
-    batch_size: int = 128,
-    iterations: int = 180,
-    rate: float = 1e-2,
-    least: float = 0.01,
-    limit: float = 1.0,
-) -> Population:
-    """Every parameter tensor times a learned number, so that the first step of SGD lowers the loss most: GradInit
-    [Zhu et al. 2021; J, Sec. 3.2], with numbers of its own for each replica.
+def scaled(population: Population, scales: Tensors) -> Population:
+    """Every parameter tensor times its number, name → (R,); what has none, as a skip added since, stays as it is."""
+    params = {n: p * _column(scales[n], p, len(p)) if n in scales else p for n, p in population.params.items()}
+    return replace(population, params=params)
+
+
+@dataclass(frozen=True)
+class GradInit:
+    """Learns a number for every parameter tensor, so that the first step of SGD lowers the loss most
+    [Zhu et al. 2021; J, Sec. 3.2]; called with networks and images it gives name → (R,), see `scaled`.
 
     In each of `iterations` rounds a batch gives the gradient g of the network as it is scaled so far. Where ‖g‖ is
     above `limit`, the numbers are changed so that it falls; elsewhere so that the loss after the step θ − lr·g falls,
-    on a batch of which one half is new (the authors' code holds g fixed there; then the loss need not fall). Adam with
-    the given `rate` changes them, with moments of its own for either aim; they begin at 1 and stay above `least`.
-    Batch norm uses the statistics of the batch. A replica's `seed` decides its batches.
+    on a batch of which one half is new. Adam with the given `rate` changes them; they begin at 1 and stay above
+    `least`. Batch norm uses the statistics of the batch (training mode). A replica's `seed` decides its batches.
+
+    variant: "through": g changes with the numbers, as [Zhu et al. 2021] have it, and each aim has Adam's moments of its
+             own. "held": as the code of [J] is launched, g has length 1 in the trial step and is held fixed (then the
+             loss need not fall), derivatives are clipped at ±1, both aims share the second moment, and the numbers of
+             biases may fall to 0. One of its scripts scales the dense network before it is masked, another the masked
+             one, as is done here.
+
     Raises UsageError where the split has too few images for a batch and a half.
     """
-    if len(split) < batch_size + batch_size // 2:
-        raise UsageError(f"a batch of {batch_size} images and half another cannot be drawn from {len(split)}")
 
-    def learn(rows: slice) -> Tensors:
-        return _scales(population[rows], split, lr, batch_size, iterations, rate, least, limit)
+    lr: float = 0.1
+    batch_size: int = 128
+    iterations: int = 180
+    rate: float = 1e-2
+    least: float = 0.01
+    limit: float = 1.0
+    variant: Literal["through", "held"] = "through"
 
-    parts = population.in_parts(learn, 6 * batch_size)  # two passes, the first with a graph of its gradient
-    scales = {n: torch.cat([part[n] for part in parts]) for n in population.params}
-    return replace(population, params={n: p * _column(scales[n], p, len(p)) for n, p in population.params.items()})
+    @full_precision()
+    def __call__(self, population: Population, split: Split) -> Tensors:
+        if len(split) < self.batch_size + self.batch_size // 2:
+            raise UsageError(f"a batch of {self.batch_size} images and half another cannot be drawn from {len(split)}")
+        two_passes = 6 * self.batch_size  # the first with a graph of its gradient
+        parts = population.in_parts(lambda rows: _learn(self, population[rows], split), two_passes)
+        return {n: torch.cat([part[n] for part in parts]) for n in population.params}
 
 
-def _scales(
-    population: Population,
-    split: Split,
-    lr: float,
-    batch_size: int,
-    iterations: int,
-    rate: float,
-    least: float,
-    limit: float,
-) -> Tensors:
-    """What `gradinit` multiplies by: name → (R,)."""
-    replicas = len(population)
+def _learn(how: GradInit, population: Population, split: Split) -> Tensors:
+    """What `GradInit` finds for networks that fit into memory together: name → (R,)."""
+    replicas, held = len(population), how.variant == "held"
     network = population.network().train()
     weights = {n: p.detach() for n, p in network.named_parameters()}
     statistics = {n: b.clone() for n, b in network.named_buffers()}
@@ -105,23 +104,28 @@ def _scales(
         logits = functional_call(network, tensors, (images,)).reshape(len(index), replicas, -1)
         return F.cross_entropy(logits.transpose(1, 2), split.labels[index], reduction="none").mean(0)
 
-    for first, second in _batches(population, len(split), batch_size, iterations):
+    for first, second in _batches(population, len(split), how.batch_size, how.iterations):
         scaled = {n: w * _column(scales[n], w, replicas) for n, w in weights.items()}
         found = torch.autograd.grad(losses(scaled, first).sum(), list(scaled.values()), create_graph=True)
         gradients = {n: _masked(g, population, n) for n, g in zip(scaled, found, strict=True)}
         norm = sum(g.reshape(replicas, -1).square().sum(1) for g in gradients.values()).sqrt()
-        after = losses({n: w - lr * gradients[n] for n, w in scaled.items()}, second)
-        aim = (norm > limit).long(), each
+        trial = {n: (g / _column(norm, g, replicas)).detach() for n, g in gradients.items()} if held else gradients
+        after = losses({n: w - how.lr * trial[n] for n, w in scaled.items()}, second)
+        aim = (norm > how.limit).long(), each
         rounds[aim] += 1
-        goal = torch.where(norm > limit, norm, after).sum()
+        goal = torch.where(norm > how.limit, norm, after).sum()
         for name, grad in zip(scales, torch.autograd.grad(goal, list(scales.values())), strict=True):
             mean, square = moments[name]  # Adam's
+            if held:
+                grad, squared, taken = grad.clamp(-1, 1), (torch.zeros_like(each), each), rounds.sum(0)
+            else:
+                squared, taken = aim, rounds[aim]
             mean[aim] = 0.9 * mean[aim] + 0.1 * grad
-            square[aim] = 0.999 * square[aim] + 0.001 * grad.square()
-            size = (square[aim] / (1 - 0.999 ** rounds[aim])).sqrt() + 1e-8
+            square[squared] = 0.999 * square[squared] + 0.001 * grad.square()
+            size = (square[squared] / (1 - 0.999**taken)).sqrt() + 1e-8
             with torch.no_grad():
-                scales[name] -= rate * mean[aim] / (1 - 0.9 ** rounds[aim]) / size
-                scales[name].clamp_(min=least)
+                scales[name] -= how.rate * mean[aim] / (1 - 0.9 ** rounds[aim]) / size
+                scales[name].clamp_(min=0.0 if held and name.endswith("bias") else how.least)
     return {n: s.detach() for n, s in scales.items()}
 
 

@@ -51,6 +51,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet14": _resnet(BasicBlock, 2, 2, 2, maps=16, imagenet=True),
     "resnet20": _resnet(BasicBlock, 3, 3, 3, maps=16),
     "resnet32": _resnet(BasicBlock, 5, 5, 5, maps=16),
+    "resnet32x2": _resnet(BasicBlock, 5, 5, 5, maps=32),  # of the literature on pruning at initialisation
     "resnet18": _resnet(BasicBlock, 2, 2, 2, 2),
     "resnet34": _resnet(BasicBlock, 3, 4, 6, 3),
     "resnet50": _resnet(Bottleneck, 3, 4, 6, 3),

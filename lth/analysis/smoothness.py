@@ -1,0 +1,46 @@
+"""How smooth a landscape is, by four measures of [J]; each gives a table and can be kept (`lth.book.measures`).
+
+Networks are to be `settled` first, so that what is compared are decisions and not the size of logits or of layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from lth.analysis import calibration, hessian, landscape, surface
+from lth.data import Split
+from lth.population import Population
+
+
+def settled(population: Population, statistics: Split, validation: Split) -> Population:
+    """The networks that did not diverge, with batch norm's statistics gathered anew on some training images, as early
+    in training they lag behind, and with logits divided by the temperature that fits the validation images."""
+    sound = population.theta().isfinite().all(1).cpu().numpy()
+    return calibration.calibrated(landscape.reestimate(population[sound], statistics), validation)
+
+
+def curvature(population: Population, parts: Sequence[Split], tolerance: float) -> pd.DataFrame:
+    """The largest eigenvalue of the Hessian, mean over some batches: `eigenvalue`, and `relative`, in relative changes
+    of the layers, which a layer's own size does not touch [J, Figs. 2, A11 and A13]."""
+    columns = {}
+    for name, scale in (("eigenvalue", None), ("relative", calibration.layer_lengths(population))):
+        found = [hessian.top(population, part, tolerance=tolerance, scale=scale).values[:, 0] for part in parts]
+        columns[name] = torch.stack(found).mean(0).cpu().numpy()
+    return population.frame.assign(**columns)
+
+
+def plane(population: Population, ticks: Sequence[float], split: Split) -> pd.DataFrame:
+    """Loss and error in the plane of two random directions with the lengths of the filters [J, Fig. 4]."""
+    u, v = (surface.filter_normalised(population, number) for number in (0, 1))
+    return surface.surface(population, u, v, ticks, ticks, split)
+
+
+def walk(
+    population: Population, part: Split, distances: Sequence[float], split: Split, tolerance: float
+) -> pd.DataFrame:
+    """Loss and error of `split` along the eigenvector of the largest eigenvalue on the batch `part` [J, Fig. 10]."""
+    sharpest = hessian.top(population, part, tolerance=tolerance).vectors[:, 0]
+    return surface.along(population, sharpest, distances, split)

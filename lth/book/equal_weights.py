@@ -1,0 +1,45 @@
+"""The tables of [J], and what becomes of them when networks with as many weights are compared.
+
+The extra skips of its code are dense and stand outside the mask: 1,220,608 weights in ResNet-18, beside the 314,000
+that "97 %" leaves. A ticket with skips is therefore compared with the ticket that has as many weights in all, between
+two rows of the table: accuracies are interpolated in the logarithm of the number of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lth.book.claims import LEDGER
+
+CONVOLUTIONS = 11_159_232  # weights of ResNet-18's convolutions, which is what the authors' code prunes
+SKIPS = 1_220_608  # of the extra skips' 1×1 convolutions
+RATIO = 0.2  # pruned per round
+SPARSITIES = [0, 20, 36, 49, 59, 67, 74, 79, 83, 87, 89, 91, 93, 94, 95, 96, 97]  # as the paper names its rounds
+
+
+def paper_table(row: str) -> pd.DataFrame:
+    """A table of the paper from the ledger, "J1" (Table A2), "J5" (A3), "J10" (A1) or "J13" (A4)."""
+    return pd.read_csv(LEDGER / f"{row}_numbers.csv", dtype={"paper": float})
+
+
+def interpolated(weights: Sequence[float], accuracy: Sequence[float], at: Sequence[float]) -> np.ndarray:
+    """Accuracy at other numbers of weights, linear in their logarithm; nan outside of those that are known."""
+    order = np.argsort(weights)
+    known, values = np.log(np.asarray(weights, float)[order]), np.asarray(accuracy, float)[order]
+    return np.interp(np.log(np.asarray(at, float)), known, values, left=np.nan, right=np.nan)
+
+
+def paper_weights(sparsity: float) -> int:
+    """Weights under the paper's mask at one of its sparsities in per cent, which are now rounded, now cut off."""
+    return round(CONVOLUTIONS * (1 - RATIO) ** SPARSITIES.index(sparsity))
+
+
+def paper_gain(way: str, other: str, sparsity: float, row: str = "J5") -> float:
+    """Points by which `way`, with the extra skips, lies above `other`, which has none and as many weights in all."""
+    table = paper_table(row).pivot(index="sparsity", columns="way", values="paper")
+    weights = [paper_weights(s) for s in table.index]
+    found = interpolated(weights, table[other], [paper_weights(sparsity) + SKIPS])
+    return float(table.loc[sparsity, way] - found[0])
