@@ -18,7 +18,7 @@ from lth.analysis import hessian, landscape, lcs, learning, rounds, similarity, 
 from lth.analysis.activations import activation_sparsity
 from lth.analysis.validation import Validation, best_epoch
 from lth.book import CHAPTERS, claims, comparison, figures, runner, spectra
-from lth.book.chapter import Chapter, failures, pseudo_values
+from lth.book.chapter import Chapter, failures
 from lth.data import Split
 from lth.errors import LthError
 from lth.losses import cross_entropy
@@ -126,13 +126,13 @@ def measured(final) -> dict[str, np.ndarray]:
     found |= {"barrier": landscape.barrier(line, ["r"]).barrier, "map": similarity.mds(final).x}
     found["disagreement"] = similarity.disagreement(logits, logits[:1])[:, 0]
     found["jsd"] = similarity.jsd_pairs(logits, logits[:1])[:, 0]
-    found |= similarity.to_reference(final, final[:1], DATA.test)[["kl", "jsd"]].to_dict("list")
+    found["kl"] = similarity.kl(logits, logits[:1])[:, 0]
     found["distance"] = similarity.l2_distances(final, final[:1])[:, 0]
     found["angle"] = rounds.distances([final, other])[:, 0, 1]
     found["itself"] = rounds.distances([final, other])[:, 0, 0]
     found["matching"] = lcs.is_matching(final.evaluate(DATA.test).error, 0.5, 0.1)
-    found["stable"] = lcs.is_stable(final, other, DATA.test, 0.1, points=3)
-    found["inside"] = lcs.in_lcs_set(final, other, DATA.test, 0.1, points=3)
+    segments = lcs.segments(final, other, DATA.test, points=3)
+    found |= {"stable": lcs.is_stable(segments, 0.1), "inside": lcs.in_lcs_set(segments, 0.1)}
     found["batches"] = lcs.batch_spread(final, DATA.train, 50)
     found["zeros"] = activation_sparsity(final, DATA.test).groupby("r").zeros.sum(min_count=1)
     found["around"] = surface.surface(final, flat, flat, [0.1], [0.1], DATA.test).error
@@ -177,13 +177,13 @@ def test_figures_and_tables_leave_it_out():
     assert figures.t_interval([1.0, math.nan, 3.0, 2.0]) == figures.t_interval([1.0, 3.0, 2.0])
     assert all(map(math.isnan, figures.t_interval([math.nan])))
     networks = pd.DataFrame({"method": "Scratch", "init": "ours", "accuracy": [95.0, 96.0, math.nan, 97.0]})
-    assert "[93.52, 98.48], 3" in comparison.cell_by_cell(networks, "E2", "", "x")._repr_markdown_()
+    assert "[93.52, 98.48], 3" in comparison.cell_by_cell(networks, "E2", "", "x").frame.to_string()
     assert lcs.epsilon([1.0, math.nan, 2.0]) == lcs.epsilon([1.0, 2.0])
-    losses, errors = np.array([[0.1, 0.2], [0.3, 0.5]]), np.array([[1.0, 2.0], [2.0, 4.0]])
-    both = (np.vstack([part, [math.nan] * 2]) for part in (losses, errors))
+    losses, errors = np.array([[0.1, 0.2, 0.4], [0.3, 0.5, 0.6]]), np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 4.5]])
+    both = (np.vstack([part, [math.nan] * 3]) for part in (losses, errors))
     spare = subspace.loss_to_spare(*both, 5.0)
-    np.testing.assert_allclose(spare[:2], subspace.loss_to_spare(losses, errors, 5.0))
-    assert math.isnan(spare[2])
+    np.testing.assert_allclose(spare.gain[:2], subspace.loss_to_spare(losses, errors, 5.0).gain)
+    assert math.isnan(spare.gain[2])
 
 
 def test_spectra_leave_it_out(run):
@@ -193,13 +193,6 @@ def test_spectra_leave_it_out(run):
     one = hessian.lanczos(final[:2], FEW, 3)
     with pytest.raises(LthError, match="all of them failed"):
         spectra.curves(hessian.Spectrum(one.frame[1:], one.values[1:], one.weights[1:]), ["seed"])
-
-
-def test_a_jackknife_of_those_that_are_left():
-    samples = np.array([2.0, math.nan, 5.0, 11.0])
-    found = pseudo_values(lambda some: float(np.mean(samples[some])), ~FAILED)
-    np.testing.assert_allclose(found, samples)
-    assert np.isnan(pseudo_values(lambda some: 1.0, [True, True, False])).all()
 
 
 # --- on the page --------------------------------------------------------------------------------------------
@@ -236,13 +229,14 @@ def test_a_chapter_trains_on_with_those_that_are_left(chapter, capsys):
 
 
 def test_tests_leave_out_what_is_no_number(chapter, monkeypatch):
-    own = [claim for claim in claims.ledger().values() if claim.chapter == "lt_basin"]
-    samples = {claim.id: [1.0, 2.0, 4.0] for claim in own}
-    some, none = own[0].id, own[1].id
+    own = [claim for claim in claims.ledger().values() if claim.chapter == "lt_basin" and not claim.needs]
+    samples = {claim.id: [[True] * 3] * 2 if claim.kind == "shares" else [1.0, 2.0, 4.0] for claim in own}
+    some, none = [claim.id for claim in own if claim.kind == "mean"][:2]
     chapter.judge(samples | {some: [1.0, math.nan, 2.0, math.inf, 4.0], none: [math.nan, 3.0]})
-    found = {entry["id"]: entry for entry in json.loads((chapter.out / "claims.json").read_text())}
-    assert found[some]["n"] == 3 and found[some]["mean"] == pytest.approx(7 / 3)
-    assert found[none]["n"] == 0 and found[none]["verdict"] == "inconclusive"
+    entries = json.loads((chapter.out / "claims.json").read_text(encoding="utf-8"))
+    found = {entry["id"]: entry for entry in entries}
+    assert (found[some]["n"], found[some]["left_out"]) == (3, 2) and found[some]["value"] == pytest.approx(7 / 3)
+    assert (found[none]["n"], found[none]["outcome"]) == (0, "open")
 
 
 def execute(tmp_path, **changed):
@@ -257,11 +251,11 @@ def test_a_page_on_which_networks_failed(tmp_path):
     page = nbformat.read(folder / CHAPTERS["lt_basin"].split("/")[-1], as_version=4)
     told = [output.text for cell in page.cells for output in cell.get("outputs", ()) if output.output_type == "stream"]
     assert re.search(r"Failed in training: 1 of 4 networks of method Pruned \(diff\. init\.\) \(at step \d+\)", told[0])
-    found = {entry["id"]: entry["n"] for entry in json.loads((folder / "claims.json").read_text())}
+    found = {entry["id"]: entry["n"] for entry in json.loads((folder / "claims.json").read_text(encoding="utf-8"))}
     assert found["E9.five_pruned"] == found["E9.ensemble_pruned"] == 3 and found["E8.accuracy"] == 4
     own = pd.read_csv(folder / "data" / "own_solution.csv")
     assert own["its accuracy (%)"].isna().tolist() == [False, True, False, False]
-    assert json.loads((folder / "provenance.json").read_text())["networks failed"] >= 1
+    assert json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["networks failed"] >= 1
 
 
 def test_a_chapter_whose_networks_all_fail_ends_in_a_sentence(tmp_path):

@@ -18,6 +18,7 @@ OFFICIAL = {
     "digits": DIGITS,
     "mnist": Facts("mnist", 60_000, 10_000, (1, 28, 28), 10),
     "cifar10": Facts("cifar10", 50_000, 10_000, (3, 32, 32), 10),
+    "cifar10-jpeg": Facts("cifar10-jpeg", 50_000, 10_000, (3, 32, 32), 10),
     "cifar100": Facts("cifar100", 50_000, 10_000, (3, 32, 32), 100),
 }
 
@@ -48,7 +49,7 @@ def test_presets_fit_their_data(chapter, preset):
 
 @pytest.mark.parametrize("chapter", CHAPTER_PARAMETERS)
 def test_few_images_one_class_and_large_batches_are_refused(chapter):
-    name, largest = {"rti_repulsion": ("batch_sizes", "8,100000")}.get(chapter, ("batch_size", "100000"))
+    name, largest = {"rti_repulsion": ("arms", "adam:0.01:8,sgd:0.1:100000")}.get(chapter, ("batch_size", "100000"))
     words = refusal(chapter, DIGITS, **{name: largest})
     assert words.startswith(f"{name}=100000 ") and "1437 training images" in words
     for few in (SMALL._replace(train=10), SMALL._replace(test=19)):
@@ -74,12 +75,12 @@ def test_the_other_architectures_of_a_chapter_are_looked_at_too():
         ("gradient_flow", "block", 300),
         ("lt_basin", "batch_size", 300),
         ("tweaks", "batch_size", 180),  # of the 270 left, a batch and half another
-        ("rti_repulsion", "batch_sizes", 300),
+        ("rti_repulsion", "arms", 300),
         ("lcs_geometry", "batch_size", 150),  # two batches
     ],
 )
 def test_the_bound_is_the_last_that_fits(chapter, name, most):
-    value = (lambda n: f"8,{n}") if name == "batch_sizes" else str
+    value = (lambda n: f"adam:0.01:8,sgd:0.1:{n}") if name == "arms" else str
     parameters(chapter, "smoke", {name: value(most)}).check(SMALL)
     assert refusal(chapter, SMALL, **{name: value(most + 1)}).endswith(f"at most {most}")
 
@@ -89,10 +90,6 @@ def test_too_few_steps_for_a_schedule():
     for steps in (3, 4, 5):
         milestones = (steps // 2, steps * 3 // 4)
         assert Recipe(steps=steps, schedule="step", milestones=milestones)
-    assert "1 steps" in refusal("rti_repulsion", SMALL, schedule="step", batch_sizes="8,300")
-    fewest = parameters("rti_repulsion", "smoke", {"schedule": "step", "batch_sizes": "8,75"})
-    fewest.check(SMALL)
-    assert Recipe(steps=4, schedule="step", milestones=(4 * 2 // 3, 4 * 5 // 6))
 
 
 @pytest.mark.parametrize(("shape", "classes"), [((1, 28, 28), 10), ((3, 32, 40), 7)])

@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -171,16 +171,6 @@ def failures(population: Population, run: Run) -> str:
             parts.append(f"{len(failed)} of {len(rows)} networks{of} (at {when})")
     told = f"Failed in training: {', '.join(parts)}. They, and what is made from them, are left out of means and tests."
     return told if parts else ""
-
-
-def pseudo_values(statistic: Callable[[list[int]], float], sound: Sequence[bool]) -> np.ndarray:
-    """The jackknife's pseudo-values (`lth.book.claims.pseudo_values`) of the networks that are `sound`: (R,), nan for
-    the others, and for all where fewer than three are left."""
-    places = np.flatnonzero(np.asarray(sound, bool))
-    found = np.full(len(sound), np.nan)
-    if len(places) >= 3:
-        found[places] = claims.pseudo_values(lambda some: statistic(places[some].tolist()), len(places))
-    return found
 
 
 def _commit() -> tuple[str, bool]:

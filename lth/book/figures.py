@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,11 +54,15 @@ def t_interval(samples: Sequence[float]) -> tuple[float, float]:
 
 def legend_below(figure: Figure, columns: Sequence[str], rows: int = 1) -> None:
     """One legend under all panels in place of one in each, without the names of the columns it is made from."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    entries: dict[str, Any] = {}  # a panel in which nothing could be drawn has none
     for ax in figure.axes:
-        ax.get_legend().remove()
-    kept = [entry for entry in zip(handles, labels, strict=True) if entry[1] not in columns]
-    figure.legend(*zip(*kept, strict=True), loc="outside lower center", ncols=-(-len(kept) // rows))
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in entries}
+        if legend := ax.get_legend():
+            legend.remove()
+    kept = {label: handle for label, handle in entries.items() if label not in columns}
+    if kept:
+        figure.legend(kept.values(), kept, loc="outside lower center", ncols=-(-len(kept) // rows))
 
 
 class Table:
