@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,6 +88,11 @@ class Chapter:
                 f"A lower lr than {recipe.lr:g} may help"
             )
         return run
+
+    def need(self, known: Sequence[bool], what: str) -> None:
+        """LthError, which ends the chapter in a sentence, where there is nothing left to compare: "no {what}"."""
+        if not np.any(known):
+            raise LthError(f"no {what}: with these parameters there is nothing to compare")
 
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
         """Keeps a table as data/NAME.csv, and the figure drawn from it as figures/NAME.png, which is shown."""
