@@ -9,6 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 SMALLEST_LAYER = 150  # weights of LeNet5's first layer on images of one channel
 
 
+def _numbers(text: Any) -> Any:
+    """«10,60» → [10, 60], for the command line."""
+    return [word for word in text.split(",") if word] if isinstance(text, str) else text
+
+
 class SparseTraining(BaseModel):
     """What the chapters on sparse training, 1 and 2, have in common: LeNet5, its pruning, its mask updates.
 
@@ -66,9 +71,28 @@ class GradientFlow(SparseTraining):
 class DSTUpdates(SparseTraining):
     """Chapter 2: what mask updates do to the gradient and to the Hessian."""
 
-    hessian_images: int = Field(60_000, ge=10, description="training images that give an exact Hessian, at most all")
-    lanczos_images: int = Field(1_000, ge=10, description="training images that give an estimated one, at most all")
-    lanczos_steps: int = Field(40, ge=10, description="Hessian-vector products per estimated spectrum")
+    dst_often: int = Field(100, gt=0, description="the same in a second set of runs: the interval of the authors' code")
+    hessian_updates: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [1, 2, 4, 8], min_length=2, description="numbers of the mask updates around which Hessians are measured"
+    )
+    hessian_seeds: int = Field(10, ge=2, description="masks whose networks have their Hessians measured, at most all")
+    hessian_images: int = Field(10_000, ge=10, description="training images that give a Hessian, at most all")
+    many_images: int = Field(60_000, ge=10, description="the same for a few networks of the first mask")
+    few_images: int = Field(1_000, ge=10, description="the same where the chapter shows that they are too few")
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.dst_often >= self.dst_every:
+            raise ValueError(f"dst_often ({self.dst_often}) must be shorter than dst_every ({self.dst_every})")
+        numbers = self.hessian_updates
+        kept = [k * 2**n for n in range(30) for k in (1, 3)]
+        late = numbers[-1] * self.dst_every >= self.steps
+        if numbers != sorted(set(numbers)) or not set(numbers) <= set(kept) or late:
+            raise ValueError(
+                f"hessian_updates must increase, come before the end of training, and be among those around which "
+                f"networks are kept, 1, 2, 3, 4, 6, 8, 12, …, not {numbers}"
+            )
+        return self
 
 
 class LTBasin(BaseModel):
@@ -110,11 +134,6 @@ class LTBasin(BaseModel):
                 "from there on the weights are already pruned"
             )
         return self
-
-
-def _numbers(text: Any) -> Any:
-    """«10,60» → [10, 60], for the command line."""
-    return [word for word in text.split(",") if word] if isinstance(text, str) else text
 
 
 Network = Literal[

@@ -13,11 +13,28 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
+from lth.analysis import hessian
 from lth.analysis.hessian import Spectrum
 from lth.book.film import Curve
+from lth.book.measures import Measures
+from lth.data import Split
+from lth.population import Population, Tensors
 
 STRETCH = 0.1
 BUMP = 0.2  # standard deviation, on the axis, of the Gaussian that an eigenvalue is drawn as
+
+
+def eigenvalues(population: Population, split: Split) -> Tensors:
+    """All eigenvalues of Hessians of as many active parameters: `eigenvalues` (R, n) float64, ascending."""
+    return {"eigenvalues": torch.stack(hessian.spectrum(population, split).values)}
+
+
+def measured(measure: Measures, populations: Sequence[Population], split: Split) -> Spectrum:
+    """The exact spectra of all replicas of the populations, one after another, as far as they are known read."""
+    parts = [measure(eigenvalues, population, split)["eigenvalues"] for population in populations]
+    values = [replica for part in parts for replica in part]
+    frame = pd.concat([population.frame for population in populations], ignore_index=True)
+    return Spectrum(frame, values, [torch.full_like(v, 1 / len(v)) for v in values])
 
 
 def curves(spectrum: Spectrum, by: Sequence[str]) -> pd.DataFrame:
