@@ -73,24 +73,24 @@ class DSTUpdates(SparseTraining):
 
     dst_often: int = Field(100, gt=0, description="the same in a second set of runs: the interval of the authors' code")
     hessian_updates: Annotated[list[int], BeforeValidator(_numbers)] = Field(
-        [1, 2, 4, 8], min_length=2, description="numbers of the mask updates around which Hessians are measured"
+        [1, 2, 4, 8], min_length=2, description="numbers of the updates around which Hessians are measured"
     )
     hessian_seeds: int = Field(10, ge=2, description="masks whose networks have their Hessians measured, at most all")
-    hessian_images: int = Field(10_000, ge=10, description="training images that give a Hessian, at most all")
-    many_images: int = Field(60_000, ge=10, description="the same for a few networks of the first mask")
-    few_images: int = Field(1_000, ge=10, description="the same where the chapter shows that they are too few")
+    hessian_images: int = Field(10_000, ge=10, description="training images that give an estimated Hessian")
+    lanczos_steps: int = Field(25, ge=10, description="Hessian-vector products per estimate")
+    many_images: int = Field(60_000, ge=10, description="training images that give an exact one of a few networks")
+    few_images: int = Field(1_000, ge=10, description="training images of the example that shows they are too few")
 
     @model_validator(mode="after")
     def _kept(self) -> Self:
         if self.dst_often >= self.dst_every:
             raise ValueError(f"dst_often ({self.dst_often}) must be shorter than dst_every ({self.dst_every})")
         numbers = self.hessian_updates
-        kept = [k * 2**n for n in range(30) for k in (1, 3)]
-        late = numbers[-1] * self.dst_every >= self.steps
-        if numbers != sorted(set(numbers)) or not set(numbers) <= set(kept) or late:
+        kept = {k * 2**n for n in range(30) for k in (1, 3)}
+        if numbers != sorted(set(numbers)) or not set(numbers) <= kept or numbers[1] * self.dst_every >= self.steps:
             raise ValueError(
-                f"hessian_updates must increase, come before the end of training, and be among those around which "
-                f"networks are kept, 1, 2, 3, 4, 6, 8, 12, …, not {numbers}"
+                "hessian_updates must increase, be among those around which networks are kept, 1, 2, 3, 4, 6, 8, 12, "
+                f"…, and the second must come before the end of training: not {numbers}"
             )
         return self
 

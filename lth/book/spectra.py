@@ -25,16 +25,31 @@ BUMP = 0.2  # standard deviation, on the axis, of the Gaussian that an eigenvalu
 
 
 def eigenvalues(population: Population, split: Split) -> Tensors:
-    """All eigenvalues of Hessians of as many active parameters: `eigenvalues` (R, n) float64, ascending."""
-    return {"eigenvalues": torch.stack(hessian.spectrum(population, split).values)}
+    """All eigenvalues of Hessians of as many active parameters, `values` (R, n) float64, and equal `weights`."""
+    return _stacked(hessian.spectrum(population, split))
 
 
-def measured(measure: Measures, populations: Sequence[Population], split: Split) -> Spectrum:
-    """The exact spectra of all replicas of the populations, one after another, as far as they are known read."""
-    parts = [measure(eigenvalues, population, split)["eigenvalues"] for population in populations]
-    values = [replica for part in parts for replica in part]
+def ritz(population: Population, split: Split, steps: int) -> Tensors:
+    """What stands for them after so many steps of Lanczos: `values` and `weights`, (R, steps) float64."""
+    return _stacked(hessian.lanczos(population, split, steps))
+
+
+def _stacked(spectrum: Spectrum) -> Tensors:
+    return {"values": torch.stack(spectrum.values), "weights": torch.stack(spectrum.weights)}
+
+
+def measured(
+    measure: Measures, populations: Sequence[Population], split: Split, lanczos: int | None = None
+) -> Spectrum:
+    """Spectra of all replicas of the populations, one population after another; those that are known are read.
+
+    lanczos: steps of Lanczos that estimate them; without it they are exact.
+    """
+    how = (eigenvalues, ()) if lanczos is None else (ritz, (lanczos,))
+    parts = [measure(how[0], population, split, *how[1]) for population in populations]
+    values, weights = ([replica for part in parts for replica in part[name]] for name in ("values", "weights"))
     frame = pd.concat([population.frame for population in populations], ignore_index=True)
-    return Spectrum(frame, values, [torch.full_like(v, 1 / len(v)) for v in values])
+    return Spectrum(frame, values, weights)
 
 
 def curves(spectrum: Spectrum, by: Sequence[str]) -> pd.DataFrame:
