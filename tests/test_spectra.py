@@ -74,3 +74,16 @@ def test_measured_spectra_are_those_of_the_networks_and_read_the_second_time(tmp
         monkeypatch.setattr(hessian, name, None)
     again = spectra.measured(measure, parts, split)
     assert all(torch.equal(a, b) for a, b in zip(again.values, found.values, strict=True))
+
+
+def test_a_network_that_failed_has_no_spectrum_and_the_others_have(tmp_path, toy):
+    lenets = init.glorot_uniform(Model("lenet5", widths=(1, 1, 2, 2)), range(3))
+    theta = lenets.theta().clone()
+    theta[1] = torch.nan
+    failed = lenets.with_theta(theta)
+    for lanczos in (None, 10):
+        split, measure = toy.train.evenly(20), Measures(tmp_path)
+        found = spectra.measured(measure, [failed, failed[[1]]], split, lanczos).ends()
+        true = spectra.measured(measure, [lenets], split, lanczos).ends()
+        assert found.smallest.isna().tolist() == [False, True, False, True]
+        assert found.smallest[[0, 2]].tolist() == true.smallest[[0, 2]].tolist()

@@ -43,13 +43,19 @@ def measured(
 ) -> Spectrum:
     """Spectra of all replicas of the populations, one population after another; those that are known are read.
 
-    lanczos: steps of Lanczos that estimate them; without it they are exact.
+    lanczos: steps of Lanczos that estimate them; without it they are exact. Of a network that failed in training, whose
+    parameters are not numbers, the spectrum is one nan.
     """
-    how = (eigenvalues, ()) if lanczos is None else (ritz, (lanczos,))
-    parts = [measure(how[0], population, split, *how[1]) for population in populations]
-    values, weights = ([replica for part in parts for replica in part[name]] for name in ("values", "weights"))
-    frame = pd.concat([population.frame for population in populations], ignore_index=True)
-    return Spectrum(frame, values, weights)
+    found = Spectrum(pd.concat([population.frame for population in populations], ignore_index=True), [], [])
+    how = (eigenvalues,) if lanczos is None else (ritz, lanczos)
+    for population in populations:
+        sound = population.theta().isfinite().all(1).tolist()
+        rows = [r for r, good in enumerate(sound) if good]
+        part = measure(how[0], population[rows], split, *how[1:]) if rows else {"values": [], "weights": []}
+        for name, all_of in (("values", found.values), ("weights", found.weights)):
+            known, nothing = iter(part[name]), torch.full((1,), torch.nan, dtype=torch.float64)
+            all_of += [next(known) if good else nothing for good in sound]
+    return found
 
 
 def curves(spectrum: Spectrum, by: Sequence[str]) -> pd.DataFrame:
