@@ -78,7 +78,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "quick": _SPARSE_TRAINING["quick"]
         | {
-            "dst_often": 5,
+            "dst_often": 10,
             "hessian_seeds": 3,
             "hessian_images": 60,
             "lanczos_steps": 16,
