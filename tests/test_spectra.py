@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from lth.analysis import hessian
 from lth.analysis.hessian import Spectrum
 from lth.book import spectra
+from lth.book.measures import Measures
+from lth.methods import init
+from lth.models import Model
 
 
 @pytest.fixture
@@ -53,3 +57,33 @@ def test_a_method_without_a_curve_keeps_the_one_before():
     found = spectra.frames(table, ["SET", "RigL"])
     assert list(found) == ["step 0", "step 9", "step 9, after one more update"]
     assert [[float(y[0]) for _, y in curves] for curves in found.values()] == [[1, 2], [3, 4], [3, 5]]
+
+
+def test_measured_spectra_are_those_of_the_networks_and_read_the_second_time(tmp_path, toy, monkeypatch):
+    """One population after another, with their frames; of few weights, so that Lanczos' steps can be all."""
+    lenets = init.glorot_uniform(Model("lenet5", widths=(1, 1, 2, 2)), range(3))
+    split, parts = toy.train.evenly(20), [lenets[:2].label(method="SET"), lenets[2:].label(method="RigL")]
+    measure, true = Measures(tmp_path), hessian.spectrum(lenets, split)
+    found = spectra.measured(measure, parts, split)
+    assert found.frame.method.tolist() == ["SET", "SET", "RigL"] and found.frame.seed.tolist() == [0, 1, 2]
+    assert all(torch.equal(a, b) for a, b in zip(found.values, true.values, strict=True))
+    ends = spectra.measured(measure, parts, split, lanczos=25).ends()
+    for end in ("smallest", "largest"):
+        assert ends[end].tolist() == pytest.approx(true.ends()[end].tolist(), rel=1e-2, abs=1e-4)
+    for name in ("spectrum", "lanczos"):
+        monkeypatch.setattr(hessian, name, None)
+    again = spectra.measured(measure, parts, split)
+    assert all(torch.equal(a, b) for a, b in zip(again.values, found.values, strict=True))
+
+
+def test_a_network_that_failed_has_no_spectrum_and_the_others_have(tmp_path, toy):
+    lenets = init.glorot_uniform(Model("lenet5", widths=(1, 1, 2, 2)), range(3))
+    theta = lenets.theta().clone()
+    theta[1] = torch.nan
+    failed = lenets.with_theta(theta)
+    for lanczos in (None, 10):
+        split, measure = toy.train.evenly(20), Measures(tmp_path)
+        found = spectra.measured(measure, [failed, failed[[1]]], split, lanczos).ends()
+        true = spectra.measured(measure, [lenets], split, lanczos).ends()
+        assert found.smallest.isna().tolist() == [False, True, False, True]
+        assert found.smallest[[0, 2]].tolist() == true.smallest[[0, 2]].tolist()

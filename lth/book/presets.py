@@ -66,15 +66,22 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "dst_updates": {
         "smoke": _SPARSE_TRAINING["smoke"]
         | {
+            "dst_often": 2,
+            "hessian_updates": [1, 2],
+            "hessian_seeds": 2,
             "hessian_images": 20,
-            "lanczos_images": 20,
             "lanczos_steps": 10,
+            "many_images": 30,
+            "few_images": 10,
         },
         "quick": _SPARSE_TRAINING["quick"]
         | {
-            "hessian_images": 200,
-            "lanczos_images": 60,
+            "dst_often": 10,
+            "hessian_seeds": 3,
+            "hessian_images": 60,
             "lanczos_steps": 16,
+            "many_images": 200,
+            "few_images": 20,
         },
         "night": {},
         "gpu": {},

@@ -77,12 +77,18 @@ class Settings(Checked):
                     raise UsageError(f"dataset={self.dataset} does not fit the model {name}: {error}") from error
 
 
+def _numbers(text: Any) -> Any:
+    """«10,60» → [10, 60], for the command line."""
+    return [word for word in text.split(",") if word] if isinstance(text, str) else text
+
+
 def _whole(text: Any) -> Any:
     """«8» and «8.0» → 8, for the command line; anything else stays as it is, for the message that refuses it."""
     try:
         return int(float(text)) if float(text).is_integer() else text
     except (ValueError, TypeError, OverflowError):
         return text
+
 
 LENET5_BIASES = 6 + 16 + 120 + 84  # and one for each class
 
@@ -149,9 +155,28 @@ class GradientFlow(SparseTraining):
 class DSTUpdates(SparseTraining):
     """Chapter 2: what mask updates do to the gradient and to the Hessian."""
 
-    hessian_images: int = Field(60_000, ge=10, description="training images that give an exact Hessian, at most all")
-    lanczos_images: int = Field(1_000, ge=10, description="training images that give an estimated one, at most all")
-    lanczos_steps: int = Field(40, ge=10, description="Hessian-vector products per estimated spectrum")
+    dst_often: int = Field(100, gt=0, description="the same in a second set of runs: the interval of the authors' code")
+    hessian_updates: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [1, 2, 4, 8], min_length=2, description="numbers of the updates around which Hessians are measured"
+    )
+    hessian_seeds: int = Field(10, ge=2, description="masks whose networks have their Hessians measured, at most all")
+    hessian_images: int = Field(10_000, ge=10, description="training images that give an estimated Hessian")
+    lanczos_steps: int = Field(25, ge=10, description="Hessian-vector products per estimate")
+    many_images: int = Field(60_000, ge=10, description="training images that give an exact one of a few networks")
+    few_images: int = Field(1_000, ge=10, description="training images of the example that shows they are too few")
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.dst_often >= self.dst_every:
+            raise ValueError(f"dst_often ({self.dst_often}) must be shorter than dst_every ({self.dst_every})")
+        numbers = self.hessian_updates
+        kept = {k * 2**n for n in range(30) for k in (1, 3)}
+        if numbers != sorted(set(numbers)) or not set(numbers) <= kept or numbers[1] * self.dst_every >= self.steps:
+            raise ValueError(
+                "hessian_updates must increase, be among those around which networks are kept, 1, 2, 3, 4, 6, 8, 12, "
+                f"…, and the second must come before the end of training: not {numbers}"
+            )
+        return self
 
     def check(self, facts: Facts) -> None:
         super().check(facts)
@@ -168,6 +193,7 @@ class DSTUpdates(SparseTraining):
                 f"lanczos_steps={self.lanczos_steps} are more than the {active:,} parameters that sparsity="
                 f"{self.sparsity} leaves: at most {active}"
             )
+
 
 def lenet5_layers(shape: tuple[int, int, int], classes: int) -> list[int]:
     """How many weights each layer of LeNet5 has."""
@@ -226,11 +252,6 @@ class LTBasin(Settings):
                 "with one of as many pruning solutions"
             )
         return self
-
-
-def _numbers(text: Any) -> Any:
-    """«10,60» → [10, 60], for the command line."""
-    return [word for word in text.split(",") if word] if isinstance(text, str) else text
 
 
 Network = Literal[

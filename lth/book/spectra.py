@@ -13,12 +13,50 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
+from lth.analysis import hessian
 from lth.analysis.hessian import Spectrum
 from lth.book.film import Curve
+from lth.book.measures import Measures
+from lth.data import Split
 from lth.errors import LthError
+from lth.population import Population, Tensors
 
 STRETCH = 0.1
 BUMP = 0.2  # standard deviation, on the axis, of the Gaussian that an eigenvalue is drawn as
+
+
+def eigenvalues(population: Population, split: Split) -> Tensors:
+    """All eigenvalues of Hessians of as many active parameters, `values` (R, n) float64, and equal `weights`."""
+    return _stacked(hessian.spectrum(population, split))
+
+
+def ritz(population: Population, split: Split, steps: int) -> Tensors:
+    """What stands for them after so many steps of Lanczos: `values` and `weights`, (R, steps) float64."""
+    return _stacked(hessian.lanczos(population, split, steps))
+
+
+def _stacked(spectrum: Spectrum) -> Tensors:
+    return {"values": torch.stack(spectrum.values), "weights": torch.stack(spectrum.weights)}
+
+
+def measured(
+    measure: Measures, populations: Sequence[Population], split: Split, lanczos: int | None = None
+) -> Spectrum:
+    """Spectra of all replicas of the populations, one population after another; those that are known are read.
+
+    lanczos: steps of Lanczos that estimate them; without it they are exact. Of a network that failed in training, whose
+    parameters are not numbers, the spectrum is one nan.
+    """
+    found = Spectrum(pd.concat([population.frame for population in populations], ignore_index=True), [], [])
+    how = (eigenvalues,) if lanczos is None else (ritz, lanczos)
+    for population in populations:
+        sound = population.theta().isfinite().all(1).tolist()
+        rows = [r for r, good in enumerate(sound) if good]
+        part = measure(how[0], population[rows], split, *how[1:]) if rows else {"values": [], "weights": []}
+        for name, all_of in (("values", found.values), ("weights", found.weights)):
+            known, nothing = iter(part[name]), torch.full((1,), torch.nan, dtype=torch.float64)
+            all_of += [next(known) if good else nothing for good in sound]
+    return found
 
 
 def curves(spectrum: Spectrum, by: Sequence[str]) -> pd.DataFrame:
