@@ -19,7 +19,7 @@ class SparseTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str = Field("mnist", description="digits, mnist, fashion_mnist, or a folder or archive of images")
-    seeds: int = Field(15, ge=3, le=100, description="networks per method, each with the mask of a pruned network")
+    seeds: int = Field(16, ge=3, le=100, description="networks per method, each with the mask of a pruned network")
     first_seed: int = Field(0, ge=0, lt=1_000_000, description="seed of the first network; the others follow")
     sparsity: float = Field(0.95, gt=0, lt=1, description="fraction of each layer's weights that is pruned")
     steps: int = Field(11_719, gt=0, description="optimiser steps of every training run")
