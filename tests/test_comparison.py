@@ -46,22 +46,57 @@ def test_paper_tables_are_whole(row):
     assert table.paper.between(10, 100).all() and table.spread.between(0, 45).all()
 
 
-def test_cell_by_cell():
-    ours = pd.DataFrame(
+@pytest.mark.parametrize("guessing", range(5))
+def test_learners_are_counted_from_mean_and_spread(guessing):
+    networks = [11.35] * guessing + [97.1, 97.9, 97.4, 98.2, 97.6][guessing:]
+    count, mean = comparison.learners(round(np.mean(networks), 2), round(np.std(networks), 2))
+    assert count == 5 - guessing
+    assert mean == pytest.approx(np.mean(networks[guessing:]), abs=0.02)
+
+
+def test_none_learns_where_all_guess():
+    count, mean = comparison.learners(11.35, 0.0)
+    assert count == 0 and math.isnan(mean)
+
+
+def test_by_unit_puts_side_by_side_what_belongs_to_one_mask():
+    table = pd.DataFrame(
         {
-            "method": ["Lottery"] * 2 + ["Pruned"] * 2,
-            "init": ["ticket"] * 2 + ["dense"] * 2,
-            "accuracy": [97.2, 97.4, 90.0, 92.0],
+            "method": ["Scratch", "Scratch", "Pruned", "Pruned"],
+            "init": ["ours", "ours", "dense", "dense"],
+            "seed": [107, 103, 7, 3],
+            "accuracy": [1.0, 2.0, 30.0, 40.0],
         }
     )
-    table = comparison.cell_by_cell(ours, "E2", "caption", "name").frame.set_index(["method", "initial weights"])
-    assert len(table) == 13  # the paper's twelve cells, and Pruned, which it does not have
-    lottery = table.loc[("Lottery", "ticket")]
-    assert lottery["paper"] == "98.26 ± 0.27" and lottery["here"] == "97.30 ± 0.10"
-    z = (97.3 - 98.26) / math.sqrt(0.1**2 + 0.27**2 / 4)
-    assert lottery["standard errors apart"] == f"**{z:+.1f}**"
-    assert lottery["95 % interval, n"] == "[96.03, 98.57], 2"
-    assert table.loc[("Pruned", "dense"), "paper"] == "–" and table.loc[("RigL", "Liu"), "here"] == "–"
+    wide = comparison.by_unit(table, "accuracy")
+    assert (wide["Pruned", "dense"] - wide["Scratch", "ours"]).tolist() == [29, 38]
+
+
+def cells(**accuracies: list[float]) -> pd.DataFrame:
+    """Of Scratch, by initial weights."""
+    parts = [pd.DataFrame({"method": "Scratch", "init": kind, "accuracy": x}) for kind, x in accuracies.items()]
+    found = comparison.cell_by_cell(pd.concat(parts), "E2", "caption", "name").frame
+    return found.set_index(["method", "initial weights"]).loc["Scratch"]
+
+
+def test_where_all_learn_means_are_compared():
+    ours = cells(ours=[97.2, 97.4]).loc["ours"]
+    assert ours["paper"] == "97.70 ± 0.09" and ours["here"] == "97.30 ± 0.10"
+    assert ours["learn there"] == "5 of 5" and ours["learn here"] == "2 of 2"
+    z = (97.3 - 97.7) / math.sqrt(0.1**2 + 0.09**2 / 4)
+    assert ours["apart"] == f"**{z:+.1f}**"
+    assert ours["those, 95 %"] == "97.30 [96.03, 98.57]"
+
+
+def test_where_some_guess_shares_are_compared():
+    table = cells(original=[11.35] * 3 + [98.0, 97.0], Liu=[11.35] * 20, other=[50.0])
+    p = stats.fisher_exact([[2, 3], [3, 2]]).pvalue
+    assert table.loc["original", ["learn there", "learn here", "apart"]].tolist() == [
+        "3 of 5: 97.42", "2 of 5", f"p = {p:.2g}",
+    ]  # fmt: skip
+    assert table.loc["Liu", "apart"].startswith("**p = ") and table.loc["Liu", "those, 95 %"] == "–"
+    assert table.loc["other", "paper"] == "–" and table.loc["other", "learn here"] == "1 of 1"
+    assert table.loc["ours", "here"] == "–"  # a cell of the paper that was not run
 
 
 def test_one_more_draw_falls_into_its_interval_as_often_as_promised():

@@ -71,6 +71,20 @@ def test_random_masks_have_the_counts_asked_for(share, sparsity):
     assert abs(kept - (1 - sparsity) * total) <= len(masks) / 2
 
 
+def test_uneven_masks_have_hubs_and_outputs_without_inputs():
+    """The counts of even ones; the fan-in grows from output to output as where the largest of U(0, i) stay."""
+    nets = init.glorot_uniform(Model("lenet5"), seeds=range(20))
+    shares = uniform(nets.model, 0.95)
+    even, uneven = random_masks(nets, shares), random_masks(nets, shares, uneven=True)
+    for name, mask in uneven.items():
+        assert torch.equal(mask.flatten(1).sum(1), even[name].flatten(1).sum(1))
+    fan_in = uneven["fc1.weight"].sum(2).double().mean(0)  # (120,), 256 inputs each
+    threshold = max(t / 10 for t in range(1, 1200) if sum(max(0, 1 - t / 10 / i) for i in range(1, 121)) > 0.05 * 120)
+    told = [256 * max(0.0, 1 - threshold / i) for i in range(1, 121)]
+    assert fan_in.tolist() == pytest.approx(told, abs=6)
+    assert fan_in[: int(0.9 * threshold)].max() == 0 and fan_in[-1] > 50
+
+
 def test_layers_named_dense_keep_everything_and_do_not_count():
     model = Model("lenet5")
     assert uniform(model, 0.8, dense=["conv1.weight"]) == {n: 0.8 * (n != "conv1.weight") for n in model.prunable}

@@ -45,6 +45,24 @@ def test_it_is_the_squared_norm_over_the_weights_that_are_there(sparse, toy):
         assert found[r] < grads.square().sum()
 
 
+def test_it_belongs_to_the_weights_not_to_the_function(sparse, toy):
+    """A layer times c and the next by 1/c compute the same; the flow changes as the gradients do, by 1/c² and c²."""
+    parts = {}
+    gradients, _ = mean_gradients(sparse, toy.train.evenly(60, first=True))
+    for name, gradient in gradients.items():
+        layer = name.split(".")[0]
+        active = gradient * sparse.masks.get(name, 1)
+        parts[layer] = parts.get(layer, 0) + active.flatten(1).square().sum(1)
+    c = 3.0
+    scales = {"fc1.weight": c, "fc1.bias": c, "fc2.weight": 1 / c}
+    params = {name: tensor * scales.get(name, 1) for name, tensor in sparse.params.items()}
+    scaled = replace(sparse, params=params)
+    torch.testing.assert_close(scaled.logits(toy.train), sparse.logits(toy.train))
+    second = (gradients["fc2.weight"] * sparse.masks["fc2.weight"]).flatten(1).square().sum(1)
+    told = parts["fc1"] / c**2 + second * c**2 + (parts["fc2"] - second) + parts["fc3"]
+    torch.testing.assert_close(GradientFlow(block=60)(scaled, toy)["gradient_flow"], told)
+
+
 def test_gradients_of_many_images_are_the_mean_over_all(sparse, toy, monkeypatch):
     monkeypatch.setattr("lth.gradients.CHUNK", 70)  # 200 images: three pieces, the last one smaller
     grads, loss = mean_gradients(sparse, toy.train)

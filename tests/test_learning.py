@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -34,6 +35,20 @@ def test_summary():
     assert table.flow_start.tolist() == pytest.approx([-8, -4])
     assert table.flow_early.tolist() == pytest.approx([-8, -3.5])  # steps 0 and 100, the latter before its update
     assert table.flow_mean.tolist() == pytest.approx([-8, -2])  # and step 200
+    assert table.after_early.tolist() == pytest.approx([-8, -3])  # the same, the latter after its update
+    assert table.after_mean.tolist() == pytest.approx([-8, (-4 - 2 + 1) / 3])
+
+
+def test_changes_are_of_the_norm_at_updates_only():
+    updated = history("RigL", [1.0] * 4, [4.0, 9.0, 16.0, 25.0], {50: 4.0, 150: 36.0})
+    assert learning.changes(updated)[["step", "change"]].to_numpy().tolist() == [[50, 1], [150, -1]]
+
+
+@pytest.mark.parametrize("classes, edge", [(10, 20.0), (100, 2.0)])
+def test_a_network_learns_that_is_right_twice_as_often_as_one_that_guesses(classes, edge):
+    guess = 100 / classes
+    found = learning.learns(np.array([guess, 1.2 * guess, edge - 0.01, edge + 0.01, 98.0]), classes)
+    assert found.tolist() == [False, False, False, True, True]
 
 
 def test_flow_without_mask_updates_is_the_one_measured():

@@ -1,4 +1,4 @@
-"""Our networks beside the paper's table, cell by cell: means, intervals, and how many standard errors lie between."""
+"""Our networks beside the paper's table, cell by cell: who learns, how well, and how far apart the two are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lth.analysis.learning import learns
 from lth.book.claims import LEDGER, paper_numbers
 from lth.book.figures import Table, t_interval
 from lth.book.text import Markup
@@ -17,6 +18,7 @@ from lth.book.text import Markup
 # [E]'s tables give mean ± standard deviation of five networks, divided by 5, not by 4: only so do numbers such as
 # 62.99 ± 42.16 fit networks of which two guess and three have learned
 PAPER_NETWORKS = 5
+GUESS = 11.35  # per cent: of MNIST's 10,000 test images 1,135 are ones, which is what a network that guesses says
 ROUNDING = 0.01 / math.sqrt(12)  # standard deviation of what rounding to two decimals takes away
 FAR = 3.0
 
@@ -80,11 +82,29 @@ def paper_table(row: str) -> pd.DataFrame:
     return pd.read_csv(LEDGER / f"{row}_numbers.csv", keep_default_na=False, dtype={"paper": float, "spread": float})
 
 
-def cell_by_cell(networks: pd.DataFrame, row: str, caption: str, name: str) -> Table:
-    """One line per cell, the paper's first: both means, our 95 % interval and n, and how far apart they are.
+def learners(mean: float, spread: float) -> tuple[int, float]:
+    """How many of the paper's five networks have learned, and their mean, where the others guess.
 
-    networks: `method`, `init` and `accuracy` (per cent; nan: left out) of each network. Cells further apart than three
-    standard errors are set in bold.
+    If a share p guesses and the others are close together, (spread/(mean − GUESS))² = p/(1 − p).
+    """
+    if mean <= GUESS:
+        return 0, math.nan
+    count = round(PAPER_NETWORKS / (1 + (spread / (mean - GUESS)) ** 2))
+    return count, GUESS + (mean - GUESS) * PAPER_NETWORKS / count
+
+
+def by_unit(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A row per unit (mask), a column per cell (method, init): the i-th networks of all cells belong together."""
+    cells = ["method", "init"]
+    return table.assign(unit=table.groupby(cells).cumcount()).pivot(index="unit", columns=cells, values=column)
+
+
+def cell_by_cell(networks: pd.DataFrame, row: str, caption: str, name: str) -> Table:
+    """One line per cell, the paper's first: means and spreads, who learns, and how far apart they are.
+
+    networks: `method`, `init` and `accuracy` (per cent; nan: left out) of each network. Where all learn, here and
+    there, the means are compared, in standard errors; else the shares that learn, by Fisher's test (two-sided). What
+    three standard errors, or as small a p, hold apart is set in bold.
     """
     told = paper_table(row).set_index(["method", "init"])
     found = networks.dropna(subset="accuracy").groupby(["method", "init"], sort=False)
@@ -92,14 +112,28 @@ def cell_by_cell(networks: pd.DataFrame, row: str, caption: str, name: str) -> T
     lines = []
     for cell in dict.fromkeys([*told.index, *ours]):
         line = {"method": cell[0], "initial weights": cell[1]}
-        line["paper"] = "{paper:.2f} ± {spread:.2f}".format(**told.loc[cell]) if cell in told.index else "–"
+        count = None
+        if cell in told.index:
+            mean, spread = told.loc[cell, ["paper", "spread"]]
+            count, those = learners(mean, spread)
+            line["paper"] = f"{mean:.2f} ± {spread:.2f}"
+            part = f": {those:.2f}" if 0 < count < PAPER_NETWORKS else ""
+            line["learn there"] = f"{count} of {PAPER_NETWORKS}{part}"
         if cell in ours:
-            x = ours[cell]
-            low, high = t_interval(x)
+            x, good = ours[cell], ours[cell][learns(ours[cell])]
             line["here"] = f"{x.mean():.2f} ± {x.std(ddof=0):.2f}"
-            line["95 % interval, n"] = f"[{low:.2f}, {high:.2f}], {len(x)}"
-        if cell in ours and cell in told.index:
-            z = apart(x, *told.loc[cell, ["paper", "spread"]])
-            line["standard errors apart"] = f"{z:+.1f}" if abs(z) <= FAR else Markup(f"**{z:+.1f}**")
+            line["learn here"] = f"{len(good)} of {len(x)}"
+            if len(good):
+                low, high = t_interval(good)
+                line["those, 95 %"] = f"{good.mean():.2f} [{low:.2f}, {min(high, 100):.2f}]"
+        if cell in ours and count is not None:
+            if count == PAPER_NETWORKS and len(good) == len(x):
+                z = apart(x, mean, spread)
+                words, far = f"{z:+.1f}", abs(z) > FAR
+            else:
+                table = [[len(good), len(x) - len(good)], [count, PAPER_NETWORKS - count]]
+                p = stats.fisher_exact(table).pvalue
+                words, far = f"p = {p:.2g}", p < 2 * stats.norm.sf(FAR)
+            line["apart"] = Markup(f"**{words}**") if far else words
         lines.append(line)
     return Table(pd.DataFrame(lines, dtype=object).fillna("–"), caption, name)

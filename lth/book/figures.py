@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -50,6 +51,22 @@ def t_interval(samples: Sequence[float]) -> tuple[float, float]:
         return (x[0], x[0]) if len(x) else (math.nan, math.nan)
     half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
     return x.mean() - half, x.mean() + half
+
+
+def each_network(ax: Axes, table: pd.DataFrame, y: str, colours: Mapping[str, Any], column: str, **looks: Any) -> None:
+    """Curves over `step`, a thin line per network: no mean of networks that learn and others that do not.
+
+    colours: value of `column` → colour, in the order of the legend. looks: keywords for the lines.
+    """
+    shown = table[table[column].isin(list(colours))]
+    looks = {"linewidth": 0.8, "alpha": 0.6} | looks
+    sns.lineplot(
+        shown, x="step", y=y, hue=column, hue_order=list(colours), palette=colours, units="seed", estimator=None, ax=ax,
+        **looks,
+    )  # fmt: skip
+    ax.legend(title="", fontsize="x-small")
+    for line in ax.get_legend().get_lines():
+        line.set(linewidth=2, alpha=1)
 
 
 def legend_below(figure: Figure, columns: Sequence[str], rows: int = 1) -> None:

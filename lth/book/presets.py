@@ -49,13 +49,15 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "gradient_flow": {
         "smoke": _SPARSE_TRAINING["smoke"]
         | {
+            "mlp_seeds": 3,
             "draws": 300,
             "inputs": 20,
         },
         "quick": _SPARSE_TRAINING["quick"]
         | {
             "high_sparsity": 0.95,
-            "mlp_lr": 0.05,
+            "mlp_seeds": 3,
+            "mlp_lr": 0.1,
             "draws": 2000,
             "inputs": 100,
         },

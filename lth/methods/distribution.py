@@ -44,11 +44,13 @@ def erk(model: Model, sparsity: float, dense: Collection[str] = ()) -> dict[str,
     return sparsities | {name: 1 - epsilon * sum(shape) / prod(shape) for name, shape in open_.items()}
 
 
-def random_masks(population: Population, sparsities: Mapping[str, float]) -> Tensors:
+def random_masks(population: Population, sparsities: Mapping[str, float], uneven: bool = False) -> Tensors:
     """For each replica its own random masks with exact counts: name → (R, *shape) bool.
 
     A layer of n weights keeps max(1, round(n·(1 − sparsity))), as in `lth.methods.prune`. The masks depend on a
     replica's `seed` alone; of two sparsities with one seed, the sparser mask lies inside the other.
+    uneven: each weight draws a number, and the largest stay; that of output i is from U(0, i), not U(0, 1), so that
+    the last outputs are hubs and the first have no inputs at all. So the authors' program draws [E, Fig. 1c].
     Raises UsageError where a layer is missing or foreign, or would be left without weights.
     """
     if wrong := sorted(sparsities.keys() ^ population.masks.keys()):
@@ -58,8 +60,10 @@ def random_masks(population: Population, sparsities: Mapping[str, float]) -> Ten
         check_sparsity(sparsities[name])
         size = old[0].numel()
         generators = [streams.torch_stream(seed, streams.MASK, layer) for seed in population.seeds]
-        scores = torch.stack([torch.rand(size, generator=generator) for generator in generators])
-        masks[name] = largest(scores, kept(size, sparsities[name])).view(old.shape).to(old.device)
+        scores = torch.stack([torch.rand(size, generator=generator) for generator in generators]).view(old.shape)
+        if uneven:
+            scores *= torch.arange(1.0, 1 + old.shape[1]).view(-1, *[1] * (old.ndim - 2))
+        masks[name] = largest(scores.flatten(1), kept(size, sparsities[name])).view(old.shape).to(old.device)
     return masks
 
 
