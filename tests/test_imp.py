@@ -207,7 +207,7 @@ def test_what_cannot_be_climbed_is_refused_before_training(mlps, how, message):
 
 
 def test_a_recipe_that_begins_after_its_end_is_refused():
-    with pytest.raises(ValueError, match=r"first_step \(12\) must lie before the end"):
+    with pytest.raises(UsageError, match=r"first_step \(12\) must lie before the end"):
         Recipe(steps=12, first_step=12)
 
 

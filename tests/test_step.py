@@ -392,4 +392,4 @@ def test_a_rule_that_gives_a_mask_of_the_wrong_shape_is_named():
 
     population = networks("lenet_300_100", 1)
     with pytest.raises(LthError, match=r"Broken gave a mask of shape \(1, 1, 64\) for fc1.weight"):
-        train(population, data_for(population), Recipe(steps=9), updates={"dense": Broken(0.5, 1, 3, 1)})
+        train(population, data_for(population), Recipe(steps=9, batch_size=6), updates={"dense": Broken(0.5, 1, 3, 1)})
