@@ -192,23 +192,24 @@ def test_what_is_compared_after_calibration_does_not_change_when_a_network_halve
 
 
 def test_groups_are_measured_as_if_each_were_alone(lenets, toy):
-    networks = lenets.repeat(2).label(of=[7, 3, 7, 3, 7, 3], method=["a"] * 5 + ["b"])
-    networks = networks.with_theta(networks.theta() * (1 + torch.arange(6)[:, None]))
-    references = lenets[:2].label(of=[3, 7])
-    found = similarity.in_groups(networks, toy.test, ["of", "method"], 2, references)
-    table = found.set_index(["of", "method", "measure"]).value
+    networks = lenets.repeat(3).label(of=[7, 3, 7, 3, 7, 3, 7, 3, 7], method=["a"] * 5 + ["b"] * 4)
+    networks = networks.with_theta(networks.theta() * (1 + torch.arange(9)[:, None]))
+    references, learned = lenets[:2].label(of=[3, 7]), [True, True, True, True, False, False, True, False, True]
+    found = similarity.in_groups(networks, toy.test, ["of", "method"], references, learned)
+    table = found.set_index(["of", "method", "measure"]).value.sort_index()
     logits, labels = networks.logits(toy.test), toy.test.labels
-    for (of, method), rows in {(7, "a"): [0, 2, 4], (3, "a"): [1, 3], (3, "b"): [5]}.items():
+    for (of, method), rows in {(7, "a"): [0, 2], (3, "a"): [1, 3], (7, "b"): [6, 8]}.items():
         reference = references.logits(toy.test)[[int(of == 7)]]
         group, alone = similarity.among(logits[rows], labels), similarity.against(logits[rows], reference)
         for measure, value in zip([*group.measure, *alone.measure], [*group.value, *alone.value], strict=True):
-            if len(rows) != 2 and measure in set(group.measure) - {"accuracy"}:  # of a group that is not whole
+            if (of, method) == (7, "a") and measure in set(group.measure) - {"accuracy"}:  # one of three is left out
                 value = math.nan
             assert table[of, method, measure] == pytest.approx(value, nan_ok=True), (of, method, measure)
         scaled = similarity.against(*(similarity.calibrated(x, labels) for x in (logits[rows], reference)))
         assert table[of, method, "KL with pruned, calibrated"] == pytest.approx(scaled.value[1])
-    plain = similarity.in_groups(networks, toy.test, ["of", "method"], 2)
-    assert set(plain.measure) == set(similarity.among(logits, labels).measure)
+    assert table[3, "b"].isna().all() and set(table[3, "b"].index) == set(table[3, "a"].index)
+    plain = similarity.in_groups(networks, toy.test, ["of", "method"])
+    assert plain.value.notna().all() and set(plain.measure) == set(similarity.among(logits, labels).measure)
 
 
 # --- multidimensional scaling -------------------------------------------------------------------------------

@@ -155,27 +155,34 @@ def against(logits: Tensor, reference: Tensor) -> pd.DataFrame:
 
 
 def in_groups(
-    population: Population, split: Split, by: Sequence[str], size: int, references: Population | None = None
+    population: Population,
+    split: Split,
+    by: Sequence[str],
+    references: Population | None = None,
+    learned: Sequence[bool] | None = None,
 ) -> pd.DataFrame:
     """`among` for every group of networks that the columns `by` tell apart: rows `by`, `measure`, `value`.
 
-    size: of a whole group, at least two. Of a smaller one, some of whose networks failed, what belongs to pairs or to
-    all together is NaN: an ensemble of fewer gains less.
     references: with one network for every value of the first of these columns: then `against` it, too, and under names
-    that end in «, calibrated» the same of `calibrated` logits.
+    that end in «, calibrated» the same of `calibrated` logits. learned: networks for which it is not true are left out.
+    What belongs to pairs or to all of a group together is then NaN, as an ensemble of fewer gains less; everything is
+    where no network is left.
     """
     logits, theirs = population.logits(split), references.logits(split) if references else None
+    kept = np.ones(len(population), bool) if learned is None else np.asarray(learned)
     tables = []
     for key, rows in population.frame.groupby(list(by), sort=False).groups.items():
-        ours = logits[torch.tensor(rows.tolist(), device=logits.device)]
-        group = among(ours, split.labels)
-        parts = [group if len(ours) == size else group.assign(value=group["value"].where(group["measure"] == ALONE))]
+        ours = logits[torch.tensor(rows[kept[rows]].tolist() or rows.tolist(), device=logits.device)]
+        parts = [among(ours, split.labels)]
+        if len(ours) < len(rows):
+            parts = [parts[0].assign(value=parts[0]["value"].where(parts[0]["measure"] == ALONE))]
         if references:
             place = int((references.frame[by[0]] == key[0]).to_numpy().nonzero()[0].item())
             one, fitted = theirs[[place]], (calibrated(x, split.labels) for x in (ours, theirs[[place]]))
             scaled = against(*fitted)
             parts += [against(ours, one), scaled.assign(measure=scaled["measure"] + ", calibrated")]
-        tables.append(pd.concat(parts)[["measure", "value"]].assign(**dict(zip(by, key, strict=True))))
+        table = pd.concat(parts)[["measure", "value"]].assign(**dict(zip(by, key, strict=True)))
+        tables.append(table if kept[rows].any() else table.assign(value=math.nan))
     return pd.concat(tables, ignore_index=True)[[*by, "measure", "value"]]
 
 
