@@ -78,7 +78,7 @@ BAD = {
     "warm-up beyond the round": (["run", "rti_repulsion", "-p", "warmup=9"], "warmup (9 epochs) is longer"),
     "a rewind beyond the run": (["run", "lcs_geometry", "-p", "rewind_steps=0,200"], "rewind_steps must increase"),
     "no rewinding to the start": (["run", "lcs_geometry", "-p", "rewind_steps=5,9"], "rewind_steps begin with 0"),
-    "a level beyond the ladder": (["run", "lcs_geometry", "-p", "probed=1,8"], "lie from 0 to 7, not [1, 8]"),
+    "a level beyond the ladder": (["run", "lcs_geometry", "-p", "probed=1,9"], "lie from 0 to 8, not [1, 9]"),
     "a dense level looked at closely": (["run", "lcs_geometry", "-p", "probed=0,1"], "probed levels are sparse ones"),
     "no push of length zero": (["run", "lcs_geometry", "-p", "pushes=1,3"], "pushes begin with 0 and 1"),
     "fewer dense networks": (["run", "lcs_geometry", "-p", "dense_seeds=3", "-p", "seeds=4"], "dense_seeds (3) are at"),

@@ -109,7 +109,19 @@ def test_curves_say_how_far_they_can_be_believed():
     assert not first.resolved.any() and second.resolved.all()
     assert second.share.to_numpy() == pytest.approx(subspace.maximal_ratio([1.0, 3.0], [0.5, 0.5], 1.0, [0.0, 1.0]))
     unknown = subspace.curves(full, full, [np.nan, -1.0], [1.0])
-    assert unknown[["share", "upwards", "halved"]].isna().all(axis=None) and not unknown.resolved.any()
+    assert (
+        unknown[["share", "upwards", "halved", "lowest", "highest"]].isna().all(axis=None)
+        and not unknown.resolved.any()
+    )
+
+
+def test_single_probes_are_told_apart():
+    """Two probes of two values each: the outermost of the two curves, and their mean."""
+    both = spectrum([1.0, 3.0, 8.0, 8.0])
+    table = subspace.curves(both, both, [1.0], [1.0], probes=2)
+    single = [subspace.maximal_ratio(v, [0.5, 0.5], 1.0, [1.0])[0] for v in ([1.0, 3.0], [8.0, 8.0])]
+    assert (table.lowest[0], table.highest[0]) == pytest.approx((min(single), max(single)))
+    assert table.share[0] == pytest.approx(np.mean(single))
 
 
 def test_curves_do_not_know_the_losss_scale():

@@ -94,22 +94,31 @@ def loss_to_spare(losses: np.ndarray, errors: np.ndarray, error: float) -> Spare
 
 
 def curves(
-    full: Spectrum, half: Spectrum, gains: Sequence[float], distance: Sequence[float], tolerance: float = 0.05
+    full: Spectrum,
+    half: Spectrum,
+    gains: Sequence[float],
+    distance: Sequence[float],
+    probes: int = 1,
+    tolerance: float = 0.05,
 ) -> pd.DataFrame:
     """`maximal_ratio` of each network over the distance, and how far it can be believed.
 
     full, half: spectra from all and from half of the steps of Lanczos' method, the same one twice if it is exact.
     gains: ε_train of each network, (R,); where it is not above 0 the columns are nan. Columns: `replica`, `distance`,
     `share`; `upwards`, where eigenvalues below 0 count as if they bent upwards, as they count for 0 in `share`;
-    `halved`, from `half`; `resolved`, whether the two are nowhere further apart than `tolerance`.
+    `halved`, from `half`; `lowest` and `highest`, of the curves from single ones of the `probes` that `full` is made
+    of; `resolved`, whether `share` and `halved` are nowhere further apart than `tolerance`.
     """
     distance = np.asarray(distance, float)
     tables = []
     for r, gain in enumerate(gains):
-        told = {name: np.full(len(distance), np.nan) for name in ("share", "upwards", "halved")}
+        told = {name: np.full(len(distance), np.nan) for name in ("share", "upwards", "halved", "lowest", "highest")}
         if gain > 0:
             told["share"] = maximal_ratio(full.values[r], full.weights[r], gain, distance)
             told["upwards"] = maximal_ratio(full.values[r].abs(), full.weights[r], gain, distance)
+            parts = (kind[r].reshape(probes, -1) for kind in (full.values, full.weights))
+            single = [maximal_ratio(v, probes * w, gain, distance) for v, w in zip(*parts, strict=True)]
+            told |= {"lowest": np.min(single, axis=0), "highest": np.max(single, axis=0)}
             told["halved"] = maximal_ratio(half.values[r], half.weights[r], gain, distance)
         apart = np.abs(told["share"] - told["halved"]).max()
         tables.append(pd.DataFrame({"replica": r, "distance": distance, **told, "resolved": bool(apart <= tolerance)}))
