@@ -123,7 +123,7 @@ def test_a_measure_whose_code_may_change_is_refused(tmp_path, lenets, toy):
 
 
 def test_a_store_that_cannot_be_written_to_is_told(tmp_path, lenets, toy):
-    (tmp_path / "measures").write_text("a file")
+    (tmp_path / "measures").write_text("a file", encoding="utf-8")
     with pytest.raises(LthError, match="LTH_STORE"):
         Measures(tmp_path)(HOW, lenets[[0]], toy.train)
 

@@ -99,6 +99,7 @@ def test_parameter_counts():
         "mobilenet": 3_217_226,
         "resnet20": 272_474,
         "resnet32": 466_906,
+        "resnet32x2": 1_860_522,
         "resnet18": 11_173_962,
         "resnet34": 21_282_122,
         "resnet50": 23_520_842,
@@ -116,7 +117,7 @@ def test_counts_by_formula():
     """Some of the published numbers once more, from what the layers are."""
     counts = {name: sum(s.numel() for s in usual(name).shapes.params.values()) for name in ARCHITECTURES}
     assert counts["resnet20"] == basic_resnet(3, 16, 3)
-    assert counts["resnet32"] == basic_resnet(5, 16, 3)
+    assert counts["resnet32"] == basic_resnet(5, 16, 3) and counts["resnet32x2"] == basic_resnet(5, 32, 3)
     assert counts["resnet18"] == basic_resnet(2, 64, 4)
     widths = [3, 64, 64, 128, 128, 256, 256, 256, *[512] * 6]
     vgg = sum((9 * a + 1) * b for a, b in zip(widths, widths[1:], strict=False)) + 513 * 10

@@ -95,7 +95,10 @@ def test_counts_ties_and_nesting(values, ratio, seed):
     expected[0, ranked[: len(left) - round(ratio * len(left))]] = True
 
     class Layer:  # a population in all that the function looks at
-        masks, params, seeds = {"w": old}, {"w": weights}, [0]
+        masks, params, seeds, device = {"w": old}, {"w": weights}, [0], "cpu"
+
+        def sound(self) -> np.ndarray:
+            return np.ones(1, bool)
 
         def __len__(self) -> int:
             return 1

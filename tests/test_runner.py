@@ -26,7 +26,7 @@ from lth.book.presets import parameters
 from lth.errors import LthError, Stopped
 
 LTH = Path(sys.executable).with_name("lth")
-SMALL = ["-p", "steps=600", "-p", "prune_start=100", "-p", "prune_end=300", "-p", "batch_size=32", "-p", "points=8"]
+SMALL = ["-p", "steps=150", "-p", "prune_start=40", "-p", "prune_end=100", "-p", "batch_size=32", "-p", "points=8"]
 
 
 def notebook(path: Path, *cells: str) -> Path:
@@ -217,7 +217,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     claims = [json.loads((out / "lt_basin" / "claims.json").read_text(encoding="utf-8")) for out in (whole, disturbed)]
     assert claims[0] == claims[1]
     stamp = json.loads((whole / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))
-    assert stamp["parameters"]["steps"] == 600 and stamp["preset"] == "smoke"
+    assert stamp["parameters"]["steps"] == 150 and stamp["preset"] == "smoke"
     assert stamp["networks trained"] == 27  # nine for each of three pruning solutions
 
 
@@ -255,7 +255,7 @@ def test_what_the_user_named_is_what_runs_and_no_page_says_where_it_lies(tmp_pat
     pipes = {"capture_output": True, "encoding": "utf-8"}
     said = subprocess.run(words, cwd=tmp_path, env=os.environ | places, check=False, **pipes)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.splitlines()[1].startswith("  18 claims: 18 not run at this scale; in this smaller run ")
+    assert said.stdout.splitlines()[1].startswith("  19 claims: 19 not run; seen in this smaller run: ")
     assert "lt_basin, cell 3 of 14: " in said.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "cache", "home", "out"]
     assert len(list((tmp_path / "home" / "store" / "runs").iterdir())) == 17
@@ -289,7 +289,7 @@ def test_a_notebook_opened_by_hand_knows_its_paths_from_the_start(tmp_path, monk
 def test_an_own_data_set_called_mnist_decides_nothing(tmp_path, monkeypatch):
     """The page calls it by its name, but it is not the one that the claims are about."""
     values = parameters("lt_basin", "paper", {"dataset": str(tmp_path / "mnist")}).model_dump()
-    assert not any(claim.at_scale(values) for claim in ledger().values() if claim.chapter == "lt_basin")
+    assert not any(claim.setting(values) == "paper" for claim in ledger().values() if claim.chapter == "lt_basin")
 
 
 def test_a_damaged_run_is_named_and_mended(tmp_path):

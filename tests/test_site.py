@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, ROOT, claims, site
+from lth.book import CHAPTERS, ROOT, claims, scorecard, site
 from lth.book.figures import Table
 from lth.errors import LthError, UsageError
 
@@ -185,7 +185,7 @@ def test_chapters_that_were_not_run_come_from_the_published_edition_and_say_so(
         assert (content["cells"][-1]["source"] == "As published.") == (chapter != "lt_basin")
     data = tmp_path / "source" / "notebooks" / "data"
     assert (data / "tweaks" / "paths.csv").read_text(encoding="utf-8") == "published\n"
-    assert "Not run in this edition" in claims.scorecard(edition)
+    assert "Not run in this edition" in scorecard.page(edition)
 
 
 def test_an_empty_code_cell_counts_as_run(edition: Path):

@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,11 +89,6 @@ class Chapter:
             )
         return run
 
-    def need(self, known: Sequence[bool], what: str) -> None:
-        """LthError, which ends the chapter in a sentence, where there is nothing left to compare: "no {what}"."""
-        if not np.any(known):
-            raise LthError(f"no {what}: with these parameters there is nothing to compare")
-
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
         """Keeps a table as data/NAME.csv, and the figure drawn from it as figures/NAME.png, which is shown."""
         for folder in ("data", "figures"):
@@ -146,7 +141,7 @@ class Chapter:
             "data": shown(self.data.name),
             "data fingerprint": self.data.fingerprint,
             "networks trained": len(trained),
-            **({"networks failed": failed} if (failed := int(trained["failed"].notna().sum())) else {}),
+            **({"networks failed": failed} if (failed := sum(run.get("failed") is not None for run in self.runs.values())) else {}),
             "training time": _minutes(trained["seconds"].sum()),
             "time of this execution": _minutes(time.time() - self.started),
             "parameters": self.parameters.model_dump() | {"dataset": shown(self.parameters.dataset)},
