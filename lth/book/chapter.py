@@ -129,6 +129,7 @@ class Chapter:
         networks.json has the names of all that the chapter used of the store.
         """
         trained = pd.DataFrame(self.runs.values())
+        failed = sum(run.get("failed") is not None for run in self.runs.values())
         stamp = {
             "chapter": self.name,
             "preset": self.preset,
@@ -141,7 +142,7 @@ class Chapter:
             "data": shown(self.data.name),
             "data fingerprint": self.data.fingerprint,
             "networks trained": len(trained),
-            **({"networks failed": failed} if (failed := sum(run.get("failed") is not None for run in self.runs.values())) else {}),
+            **({"networks failed": failed} if failed else {}),
             "training time": _minutes(trained["seconds"].sum()),
             "time of this execution": _minutes(time.time() - self.started),
             "parameters": self.parameters.model_dump() | {"dataset": shown(self.parameters.dataset)},
