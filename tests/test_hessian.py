@@ -29,7 +29,7 @@ MLP = Model("lenet_300_100", (1, 4, 4), 3, widths=(8, 6))
 SMOOTH = Model("lenet_300_100", (1, 4, 4), 3, "swish", widths=(8, 6))
 CONV = Model("lenet5", (1, 16, 16), 4, widths=(2, 3, 5, 4))
 CONV_MISH = Model("lenet5", (1, 16, 16), 4, "mish", widths=(2, 3, 5, 4))
-RESNET = Model("resnet20", (1, 8, 8), 3, "swish", affine=False)
+RESNET = Model("resnet8", (1, 8, 8), 3, "swish", affine=False)
 
 
 def images(model: Model, count: int = 37) -> Split:
@@ -68,7 +68,7 @@ def reference(population: Population, r: int, split: Split) -> torch.Tensor:
 
 # --- all entries ----------------------------------------------------------------------------------------------
 
-CASES = [(MLP, 0.5), (MLP, 0.0), (SMOOTH, 0.7), (CONV, 0.5), (CONV_MISH, 0.7), (RESNET, 0.9998)]
+CASES = [(MLP, 0.5), (MLP, 0.0), (SMOOTH, 0.7), (CONV, 0.5), (CONV_MISH, 0.7), (RESNET, 0.9992)]
 
 
 @pytest.mark.parametrize("model, sparsity", CASES, ids=lambda case: case.name if isinstance(case, Model) else case)

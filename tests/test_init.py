@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from lth.errors import UsageError
+from lth.methods import init
 from lth.methods.init import glorot_normal, glorot_uniform, kaiming_normal, kaiming_uniform, torch_default
 from lth.models import ARCHITECTURES, Model
 
@@ -159,6 +160,20 @@ def test_seeds_of_any_size_and_sign():
     seeds = [-1, 1, 2**32, 2**32 + 1, 0]
     theta = glorot_uniform(Model("lenet5"), seeds=seeds).theta()
     assert len({tuple(row.tolist()) for row in theta}) == len(seeds)
+
+
+def test_scales_uniform_between_nought_and_one():
+    """Against the uniform distribution; all else stays as it was, and a seed gives the same whatever surrounds it."""
+    networks = kaiming_normal(Model("resnet20", (3, 32, 32), 10), seeds=range(4))
+    found = init.with_uniform_scales(networks)
+    names = [n for n, p in networks.params.items() if n.endswith("weight") and p.ndim == 2]
+    drawn = torch.cat([found.params[n].flatten() for n in names]).numpy()
+    assert stats.kstest(drawn, "uniform").pvalue > 0.001 and len(drawn) == 4 * 784
+    assert all(torch.equal(p, found.params[n]) for n, p in networks.params.items() if n not in names)
+    alone = init.with_uniform_scales(kaiming_normal(Model("resnet20", (3, 32, 32), 10), seeds=[2]))
+    assert torch.equal(alone.theta()[0], found.theta()[2])
+    plain = kaiming_normal(Model("lenet_300_100"), seeds=[0])
+    assert torch.equal(init.with_uniform_scales(plain).theta(), plain.theta())
 
 
 def test_no_seeds():

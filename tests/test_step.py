@@ -26,7 +26,7 @@ from lth.population import Population, concat
 from lth.recipe import Recipe
 from lth.train import train
 
-BIG = [name for name in ARCHITECTURES if name.startswith(("vgg", "mobilenet", "resnet18", "resnet34", "resnet50"))]
+BIG = [n for n in ARCHITECTURES if n.startswith(("vgg", "mobilenet", "resnet18", "resnet32x2", "resnet34", "resnet50"))]
 SMALL = {"lenet_300_100": (1, 8, 8), "lenet5": (1, 16, 16), "conv4": (3, 8, 8)}
 OPTIONS = {
     "resnet20": {"skips": "conv"},
@@ -123,6 +123,8 @@ def test_outputs_do_not_depend_on_the_way_they_are_computed():
 @pytest.mark.threads
 def test_a_large_network_does_not_depend_on_the_others_either():
     """It has all cores to itself, alone or not."""
+    if "LTH_THOROUGH" not in os.environ:
+        pytest.skip("a big network: LTH_THOROUGH=1 trains it too")
     population = networks("resnet18")
     assert train_module.threads_each(population) == torch.get_num_threads()
     assert train_module.threads_each(networks("lenet5")) == 1

@@ -203,7 +203,8 @@ class Finding(BaseModel):
         """The word of the scorecard."""
         if not self.n:
             return "not run"
-        if (claim := ledger().get(self.id)) is not None and claim.check:
+        claim = ledger().get(self.id)
+        if claim is not None and claim.check and (self.setting != "below" or not claim.smallest):
             return {"confirmed": "check passed", "contradicted": "check failed"}.get(self.outcome, "open")
         if self.setting == "below":
             return "not run"

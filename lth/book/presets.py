@@ -236,6 +236,8 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "lcs_geometry": {
         "smoke": {
+            "scales": "ones",
+            "standardise": False,
             "dataset": "digits",
             "model": "resnet8",  # which has batch norm
             "seeds": 3,
@@ -260,6 +262,8 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "lanczos_runs": 1,
         },
         "quick": {
+            "scales": "ones",
+            "standardise": False,
             "dataset": "digits",
             "model": "lenet_300_100",
             "seeds": 3,
@@ -286,6 +290,8 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "exact": 5_000,
         },
         "night": {
+            "scales": "ones",
+            "standardise": False,
             "dataset": "mnist",
             "model": "resnet8",
             "seeds": 9,

@@ -418,8 +418,8 @@ class RTIRepulsion(Settings):
 class LCSGeometry(Settings):
     """Chapter 6: why iterative magnitude pruning works, seen in the landscape.
 
-    The defaults are ResNet-20 on CIFAR-10 [P, App. B]; what the paper leaves open is ours (`pushes`, `stability_steps`,
-    `dense_seeds`).
+    The defaults are ResNet-20 on CIFAR-10 [P, App. B]; what the paper leaves open is its code's (`scales`,
+    `standardise`) or ours (`pushes`, `stability_steps`, `dense_seeds`).
     """
 
     dataset: str = Field(
@@ -446,6 +446,10 @@ class LCSGeometry(Settings):
     gamma: float = Field(0.1, gt=0, lt=1, description="factor of each drop")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay, in PyTorch's convention")
     augment: bool = Field(True, description="crop and flip the training images at random")
+    scales: Literal["ones", "uniform"] = Field(
+        "uniform", description="what batch norm's scales begin with: 1, or uniform in [0, 1] as in the authors' code"
+    )
+    standardise: bool = Field(True, description="images with mean 0 and variance 1 in each channel, as there")
     tune_lr: float = Field(1e-3, gt=0, description="constant learning rate of fine-tuning, a hundredth of `lr`")
     points: int = Field(11, ge=3, description="points on a line between two networks")
     grid: int = Field(51, ge=5, description="points along each side of a slice")

@@ -15,6 +15,7 @@ another activation has the weights of the one without.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -69,6 +70,22 @@ def torch_default(model: Model, seeds: Sequence[int], **columns: object) -> Popu
                 bound = networks.params[f"{layer}weight"][r, 0].numel() ** -0.5
                 bias[r].uniform_(-bound, bound, generator=generator)
     return networks
+
+
+def with_uniform_scales(networks: Population) -> Population:
+    """The same networks with the scales γ of batch norm drawn from U[0, 1], as in the framework of [P].
+
+    Half of the channels begin with less than half of their signal. Networks without scales stay as they are.
+    """
+    params = dict(networks.params)
+    scales = [n for n, p in params.items() if n not in networks.masks and n.endswith("weight") and p.ndim == 2]
+    for name in scales:
+        params[name] = params[name].clone()
+    for r, seed in enumerate(networks.frame["init_seed"]):
+        generator = streams.torch_stream(int(seed), streams.INIT, 2)
+        for name in scales:
+            params[name][r].uniform_(0, 1, generator=generator)
+    return replace(networks, params=params)
 
 
 def _dense(model: Model, seeds: Sequence[int], draw_: Callable[..., Tensor], columns: dict[str, object]) -> Population:
