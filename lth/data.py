@@ -8,6 +8,7 @@ one safetensors file and read from there ever after; `lth.sources` says where.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -131,8 +132,7 @@ class Data:
             torch.from_numpy(np.sort(part)).to(self.train.labels.device) for part in (chosen[:count], chosen[count:])
         )
         train, validation = self.train.take(rest), self.train.take(aside)
-        fingerprint = _fingerprint(train.to("cpu"), self.test.to("cpu"))
-        return replace(self, train=train, fingerprint=fingerprint, validation=validation)
+        return replace(self, train=train, fingerprint=fingerprint(train, self.test), validation=validation)
 
     def standardised(self) -> Data:
         """The same images, seen with mean 0 and variance 1 in each channel of the training images."""
@@ -144,8 +144,7 @@ class Data:
         own = {"mean": mean.float().to(self.train.images.device), "std": std.float().to(self.train.images.device)}
         splits = {name: replace(getattr(self, name), **own) for name in ("train", "test")}
         aside = self.validation and replace(self.validation, **own)
-        fingerprint = _fingerprint(*(split.to("cpu") for split in splits.values()))
-        return replace(self, **splits, validation=aside, fingerprint=fingerprint)
+        return replace(self, **splits, validation=aside, fingerprint=fingerprint(*splits.values()))
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Data:
@@ -158,14 +157,14 @@ def load(name: str, device: str | torch.device = "cpu") -> Data:
         find(name)  # refuses images of the user's own by that name
         train, test = _digits()
         names = tuple(map(str, range(10)))
-        return Data(name, train, test, 10, _fingerprint(train, test), names).to(device)
+        return Data(name, train, test, 10, fingerprint(train, test), names).to(device)
     path = _decoded(name)
     with _opened(path) as file:
         meta = file.metadata()
         train, test = (
             Split(file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels")) for split in ("train", "test")
         )
-        if _fingerprint(train, test) != meta["fingerprint"]:
+        if fingerprint(train, test) != meta["fingerprint"]:
             raise ValueError("its content is not what was written")
         names = tuple(json.loads(meta["names"]))
     return Data(stem(name), train, test, len(names), meta["fingerprint"], names).to(device)
@@ -232,7 +231,22 @@ def _kept(path: Path) -> bool:
         return (file.metadata() or {}).get("format") == FORMAT
 
 
-def _fingerprint(train: Split, test: Split) -> str:
+@functools.lru_cache(maxsize=4)  # by identity: images do not change under a data set
+def verify(data: Data) -> None:
+    """UsageError where images were exchanged (`dataclasses.replace`) under a fingerprint that is that of others.
+
+    A fingerprint that is no sha256, as a test's, is taken as it is.
+    """
+    if len(data.fingerprint) == 64 and fingerprint(data.train, data.test) != data.fingerprint:
+        raise UsageError(
+            f"the images of {data.name} are not those of its fingerprint, by which runs are named: give the changed "
+            "data theirs, replace(data, fingerprint=lth.data.fingerprint(data.train, data.test))"
+        )
+
+
+def fingerprint(train: Split, test: Split) -> str:
+    """sha256 (hex) of the bytes and shapes of all images and labels, and of how they are standardised."""
+    train, test = train.to("cpu"), test.to("cpu")
     digest = hashlib.sha256()
     for tensor in (train.images, train.labels, test.images, test.labels):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -248,7 +262,7 @@ def _save(path: Path, train: Split, test: Split, names: Sequence[str], remarks: 
     tensors = {"train.images": train.images, "train.labels": train.labels}
     tensors |= {"test.images": test.images, "test.labels": test.labels}
     meta = {"format": FORMAT, "names": json.dumps(names), "remarks": json.dumps(remarks)}
-    meta["fingerprint"] = _fingerprint(train, test)
+    meta["fingerprint"] = fingerprint(train, test)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

@@ -23,7 +23,7 @@ from lth import engine, train
 from lth.book import files
 from lth.book import store as store_module
 from lth.book.store import Store
-from lth.data import Data
+from lth.data import Data, Split, fingerprint
 from lth.engine import Plan
 from lth.errors import LthError, UsageError
 from lth.identity import run_keys
@@ -472,3 +472,13 @@ def test_the_store_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("LTH_STORE")
     assert files.default_root().parts[-2:] == (".lth", "store")
     assert os.fspath(files.default_root()).startswith(os.fspath(files.ROOT))
+
+
+def test_exchanged_images_are_not_taken_for_the_old_ones(store, lenets, toy):
+    true, recipe = replace(toy, fingerprint=fingerprint(toy.train, toy.test)), Recipe(steps=2, batch_size=8)
+    store.train(lenets[[0]], true, recipe)
+    other = replace(true, train=Split(toy.train.images.flip(3), toy.train.labels))
+    with pytest.raises(UsageError, match="images of toy are not those of its fingerprint"):
+        store.train(lenets[[0]], other, recipe)
+    store.train(lenets[[0]], replace(other, fingerprint=fingerprint(other.train, other.test)), recipe)
+    assert len(list((store.root / "runs").iterdir())) == 2

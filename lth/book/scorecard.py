@@ -74,6 +74,8 @@ def _table(claims: Sequence[Claim], found: dict[str, Finding]) -> list[str]:
     for claim in claims:
         finding = found.get(claim.id)
         here = f"{interval(finding)} ({claim.unit})" if finding and finding.n else "–"
+        if finding and finding.explored and finding.n:
+            here = f"before the change: {interval(finding)}"  # of what may have been another quantity, in other units
         statement = f"`{claim.id}` {claim.statement}" + (" *A check.*" if claim.check else "")
         test = f"{claim.metric}: {claim.test} {claim.unit}; {claim.replication}s{_planned(claim)}"
         lines += _row(statement, claim.paper, test, here, _verdict(claim, finding))

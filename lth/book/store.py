@@ -28,7 +28,7 @@ import torch
 
 from lth.book.files import ABANDONED, write_text
 from lth.book.networks import Archives
-from lth.data import Data
+from lth.data import Data, verify
 from lth.engine import Plan
 from lth.errors import LthError
 from lth.identity import run_keys
@@ -60,6 +60,7 @@ class Store:
         store cannot be written to; UsageError where a rule, probe, penalty or architecture cannot be told from another
         (`lth.describe`).
         """
+        verify(data)
         plan = Plan(data, recipe, **kind)
         check(population, plan)
         keys = run_keys(population, plan)
