@@ -10,7 +10,7 @@ book: env  ## run every chapter (preset quick, two CPU cores suffice), build the
 	$(BIN)/lth run --preset quick --out build/edition
 	$(BIN)/lth book --edition build/edition
 
-test: env  ## all tests, as many at a time as there are cores
+test: env  ## the tests, as many at a time as there are cores (LTH_THOROUGH=1: the slowest too)
 	$(BIN)/pytest tests -n $$(nproc) --dist worksteal
 
 lint: env  ## style and unused code
