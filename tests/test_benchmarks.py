@@ -209,6 +209,7 @@ def test_wrong_arguments_are_refused(bench: ModuleType, monkeypatch, capsys, wor
     assert stop.value.code == 2 and says in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_it_runs(tmp_path: Path):
     """The whole script on the smallest case, and numbers that hang together."""
     path = tmp_path / "speed.json"

@@ -249,6 +249,7 @@ def execute(tmp_path, **changed):
     return runner.execute("lt_basin", values, **how)
 
 
+@pytest.mark.thorough
 def test_a_page_on_which_networks_failed(tmp_path, monkeypatch, capsys):
     """The first network of the first training has failed: the page says so, and each test has one unit less."""
     real, calls = Store.train, []
@@ -274,6 +275,7 @@ def test_a_page_on_which_networks_failed(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))["chapter"] == "lt_basin"
 
 
+@pytest.mark.thorough
 def test_a_chapter_whose_networks_all_fail_ends_in_a_sentence(tmp_path):
     with pytest.raises(LthError, match=r"^lt_basin: all 3 networks failed: .* A lower lr than 1e\+20 may help$"):
         execute(tmp_path, lr=1e20)

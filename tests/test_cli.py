@@ -221,13 +221,14 @@ def test_the_verdicts_are_counted_at_the_end(lth, monkeypatch, tmp_path):
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize("words", [["claims"], ["list"], ["run", "--help"], ["run", "3", "-p", "points=9"]])
-@pytest.mark.parametrize(
-    "terminal", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}, PLAIN], ids=["ascii", "latin-1", "C"]
-)
+@pytest.mark.parametrize("words", ["list", "run --help", "run 3 -p points=9", "claims"])
+@pytest.mark.parametrize("terminal", ["ascii", "latin-1", "C"])
 def test_any_terminal_is_told_what_it_can_show(words, terminal):
+    if words == "claims" and terminal != "ascii":
+        pytest.skip("takes seconds, and what is true of one is true of the other")
     lth = Path(sys.executable).with_name("lth")
-    said = subprocess.run([lth, *words], env=os.environ | terminal, capture_output=True, check=False)
+    surroundings = os.environ | (PLAIN if terminal == "C" else {"PYTHONIOENCODING": terminal})
+    said = subprocess.run([lth, *words.split()], env=surroundings, capture_output=True, check=False)
     assert said.returncode == (2 if "points=9" in words else 0)
     assert len(said.stderr.splitlines()) == (1 if "points=9" in words else 0)
     assert b"?" in said.stdout + said.stderr or "--help" in words

@@ -79,7 +79,7 @@ def test_extra_skips_begin_at_their_constant_and_leave_the_other_weights_alone()
     }
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet8", "vgg16_bn"])
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", pytest.param("vgg16_bn", marks=pytest.mark.thorough)])
 def test_torchs_default_is_that_of_its_own_layers(name):
     """Each tensor has the distribution that it has in a module as torch makes it, biases too."""
     model = Model(name, (3, 32, 32), 10)

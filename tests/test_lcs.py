@@ -184,45 +184,46 @@ def test_the_spread_over_batches(trained, toy):
 
 def test_the_adaptive_ratio_stays_inside_the_set_and_never_below_the_least(trained, toy):
     """Against a plain search; limits from tight to loose give ratios that grow."""
-    _, one, _ = trained
-    loss = one.evaluate(toy.train).loss.to_numpy()
+    one = trained[1][[0, 1]]
+    images = toy.train.evenly(50)
+    loss = one.evaluate(images).loss.to_numpy()
     seen = []
     for slack in (0.0, 0.3, 100.0):
-        rule = lcs.Adaptive(toy.train, loss + slack)
+        rule = lcs.Adaptive(images, loss + slack)
         ratios = rule(one)
         for r, ratio in enumerate(ratios):
             best = 0.0
             for candidate in lcs.RATIOS:
                 alone = one[[r]]
                 pruned = prune.apply(alone, prune.magnitude_masks(alone, candidate))
-                path = landscape.line(alone, pruned, [0.25, 0.5, 0.75, 1], toy.train)
+                path = landscape.line(alone, pruned, [0.25, 0.5, 0.75, 1], images)
                 if path.loss.max() > loss[r] + slack:
                     break
                 best = candidate
             assert ratio == max(best, 0.2)
         seen.append(np.mean(ratios))
     assert seen[0] >= 0.2 and seen == sorted(seen) and seen[-1] == 0.9
-    assert lcs.Adaptive(toy.train, loss + 100, density=0.4)(one) == pytest.approx([0.6] * 3)
+    assert lcs.Adaptive(images, loss + 100, density=0.4)(one) == pytest.approx([0.6] * 2)
     sparse = prune.apply(one, prune.magnitude_masks(one, 0.7))
-    assert lcs.Adaptive(toy.train, loss + 100, density=0.4)(sparse) == [0.0] * 3
-    with pytest.raises(UsageError, match="3 limits for 2"):
-        rule(one[[0, 1]])
+    assert lcs.Adaptive(images, loss + 100, density=0.4)(sparse) == [0.0] * 2
+    with pytest.raises(UsageError, match="2 limits for 1"):
+        rule(one[[0]])
 
 
 def test_a_ladder_takes_the_rule_and_ends_with_it(trained, toy):
-    start, one, _ = trained
-    recipe = Recipe(steps=20, batch_size=20)
+    start, one = (networks[[0, 1]] for networks in trained[:2])
+    recipe, images = Recipe(steps=10, batch_size=20), toy.train.evenly(50)
 
     def climb(rounds: int, rule: lcs.Adaptive) -> list[Population]:
         return [
             run.final for run in imp.ladder(start, rounds, lambda p, r, **k: train(p, toy, r, **k), recipe, ratio=rule)
         ]
 
-    rule = lcs.Adaptive(toy.train, one.evaluate(toy.train).loss + 0.2)
+    rule = lcs.Adaptive(images, one.evaluate(images).loss + 0.2)
     before, after = climb(1, rule)
     total = sum(m[0].numel() for m in before.masks.values())
     left = [total - round(ratio * total) for ratio in rule(before)]
     assert sum(m.flatten(1).sum(1) for m in after.masks.values()).tolist() == left
-    ended = climb(9, lcs.Adaptive(toy.train, [99.0] * 3, density=0.05))
+    ended = climb(9, lcs.Adaptive(images, [99.0] * 2, density=0.05))
     assert len(ended) == 3  # 90 %, then the rest, then there is nothing left to prune
-    assert ended[-1].sparsity().numpy() == pytest.approx([0.95] * 3, abs=1e-5)
+    assert ended[-1].sparsity().numpy() == pytest.approx([0.95] * 2, abs=1e-5)

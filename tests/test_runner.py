@@ -179,7 +179,7 @@ def wait_for(process: subprocess.Popen, words: str) -> None:
     pytest.fail(f"it ended without saying {words!r}: {said}")
 
 
-@pytest.mark.skipif("LTH_THOROUGH" not in os.environ, reason="takes minutes: LTH_THOROUGH=1 does it, as .ci/run")
+@pytest.mark.thorough
 def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     """Time limit, Ctrl-C and kill -9, one after the other, against a run that nobody disturbed."""
     whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
@@ -246,6 +246,7 @@ def decoy():
     shutil.rmtree(folder.parent)
 
 
+@pytest.mark.thorough
 def test_what_the_user_named_is_what_runs_and_no_page_says_where_it_lies(tmp_path, decoy):
     """A data set, a store and a folder for results, all by paths that mean something else in the checkout."""
     mine = tmp_path / decoy.relative_to(ROOT)
@@ -293,7 +294,7 @@ def test_an_own_data_set_called_mnist_decides_nothing(tmp_path, monkeypatch):
     assert not any(claim.setting(values) == "paper" for claim in ledger().values() if claim.chapter == "lt_basin")
 
 
-@pytest.mark.skipif("LTH_THOROUGH" not in os.environ, reason="takes minutes: LTH_THOROUGH=1 does it, as .ci/run")
+@pytest.mark.thorough
 def test_a_damaged_run_is_named_and_mended(tmp_path):
     store, out = tmp_path / "store", tmp_path / "out"
     assert cli("-p", "steps=40", "-p", "prune_start=5", "-p", "prune_end=20", store=store, out=out).wait() == 0

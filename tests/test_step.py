@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -26,7 +25,7 @@ from lth.population import Population, concat
 from lth.recipe import Recipe
 from lth.train import train
 
-BIG = [n for n in ARCHITECTURES if n.startswith(("vgg", "mobilenet", "resnet18", "resnet32x2", "resnet34", "resnet50"))]
+BIG = [n for n in ARCHITECTURES if n.startswith(("vgg", "mobilenet", "resnet18", "resnet32", "resnet34", "resnet50"))]
 SMALL = {"lenet_300_100": (1, 8, 8), "lenet5": (1, 16, 16), "conv4": (3, 8, 8)}
 OPTIONS = {
     "resnet20": {"skips": "conv"},
@@ -87,18 +86,18 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough) if name in BIG else name for name in ARCHITECTURES]
+)
 def test_every_architecture_equals_plain_pytorch_runs(name, monkeypatch):
     """Masks, momentum, weight decay, crops and flips, batch-norm statistics included.
 
     The learning rate is small: at a larger one, rounding errors in deep networks grow thirtyfold with every step.
     """
-    if name in BIG and "LTH_THOROUGH" not in os.environ:
-        pytest.skip("a big network: LTH_THOROUGH=1 trains it too")
     population = networks(name)
     data = data_for(population)
     crops = population.model.shape[0] == 3
-    recipe = Recipe(steps=5 if name in BIG else 20, batch_size=6, lr=1e-5, weight_decay=0.1, augment=crops)
+    recipe = Recipe(steps=5 if name in BIG else 9, batch_size=6, lr=1e-5, weight_decay=0.1, augment=crops)
     expected = [plain_training(population[[r]], data, recipe) for r in range(len(population))]
     for size in (lambda _: 1, len):  # a replica at a time, and stacked
         monkeypatch.setattr(train_module, "group_size", size)
@@ -120,11 +119,10 @@ def test_outputs_do_not_depend_on_the_way_they_are_computed():
                 torch.testing.assert_close(stacked[:, r], population.module(r).eval()(images), rtol=0, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.threads
 def test_a_large_network_does_not_depend_on_the_others_either():
     """It has all cores to itself, alone or not."""
-    if "LTH_THOROUGH" not in os.environ:
-        pytest.skip("a big network: LTH_THOROUGH=1 trains it too")
     population = networks("resnet18")
     assert train_module.threads_each(population) == torch.get_num_threads()
     assert train_module.threads_each(networks("lenet5")) == 1
@@ -209,23 +207,21 @@ def test_a_loss_that_is_no_number_fails_that_replica_alone(way, monkeypatch):
 
 
 def test_half_precision_keeps_full_weights_and_learns_the_same(toy):
-    """bf16 products: ten seeds end as accurate as with fp32, within one standard deviation."""
-    dense = init.glorot_uniform(Model("lenet_300_100"), seeds=range(10))
-    runs = {
-        p: train(dense, toy, Recipe(steps=80, batch_size=50, lr=0.1, precision=p)) for p in ("fp32", "tf32", "bf16")
-    }
+    """bf16 products: six seeds end as accurate as with fp32, within one standard deviation."""
+    dense = init.glorot_uniform(Model("lenet_300_100"), seeds=range(6))
+    runs = {p: train(dense, toy, Recipe(steps=60, batch_size=25, lr=0.1, precision=p)) for p in ("fp32", "bf16")}
     final = {p: run.final.evaluate(toy.test).accuracy for p, run in runs.items()}
     assert runs["bf16"].final.params["fc1.weight"].dtype == torch.float32
     assert not torch.equal(runs["bf16"].final.theta(), runs["fp32"].final.theta())
-    assert torch.equal(runs["tf32"].final.theta(), runs["fp32"].final.theta())  # on a CPU
+    first = {p: train(dense[:2], toy, Recipe(steps=3, batch_size=25, lr=0.1, precision=p)) for p in ("fp32", "tf32")}
+    assert torch.equal(first["tf32"].final.theta(), first["fp32"].final.theta())  # on a CPU
     assert final["fp32"].mean() > 0.5
     assert abs(final["bf16"].mean() - final["fp32"].mean()) < max(final["fp32"].std(), 0.01)
 
 
+@pytest.mark.thorough
 def test_half_precision_over_a_full_run_on_mnist():
     """bf16 and tf32 in 11,719 steps of ten networks on MNIST: as accurate as fp32, within one standard deviation."""
-    if "LTH_THOROUGH" not in os.environ:
-        pytest.skip("takes ten minutes on two cores: LTH_THOROUGH=1 does it")
     if not has_mnist():
         pytest.skip("no MNIST under LTH_DATA")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -279,11 +275,9 @@ def test_what_does_not_fit_is_split_and_said_once(monkeypatch):
     assert split.history.step.equals(whole.history.step)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet20"])
+@pytest.mark.parametrize("name", ["lenet5", pytest.param("resnet20", marks=pytest.mark.thorough)])
 def test_the_compiled_step_is_the_same_step(name, monkeypatch):
     """Traced whole, as on a GPU, without a break and without a second time when masks change."""
-    if name == "resnet20" and "LTH_THOROUGH" not in os.environ:
-        pytest.skip("takes long to trace: LTH_THOROUGH=1 does it")
     population = networks(name).label(label_smoothing=[0.0, 0.1], lr=[1e-4, 2e-4])
     data = data_for(population)
     recipe = Recipe(steps=7, batch_size=6, weight_decay=1e-3, augment=name == "resnet20")
@@ -332,7 +326,14 @@ def test_one_replica_that_does_not_fit_is_an_error(monkeypatch):
         train(population, data_for(population), Recipe(steps=2, batch_size=4))
 
 
-@pytest.mark.parametrize("before, after", [(len, lambda _: 2), (lambda _: 1, len), (lambda _: 3, lambda _: 2)])
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        pytest.param(len, lambda _: 2, marks=pytest.mark.thorough),
+        pytest.param(lambda _: 1, len, marks=pytest.mark.thorough),
+        (lambda _: 3, lambda _: 2),
+    ],
+)
 def test_a_run_goes_on_with_its_replicas_grouped_otherwise(before, after, tmp_path, monkeypatch):
     """Such as on another device."""
     monkeypatch.setattr(engine, "LOG_EVERY", 4)

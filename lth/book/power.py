@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -14,6 +15,7 @@ ENOUGH = 0.8
 MOST = 400  # units; more are never asked for
 
 
+@cache
 def of_mean(n: int, low: float, high: float, mean: float, sd: float) -> float:
     """That Student's interval of n normal samples (mean, sd) lies between `low` and `high` (±∞: no limit).
 
@@ -30,6 +32,7 @@ def of_mean(n: int, low: float, high: float, mean: float, sd: float) -> float:
     return float(np.clip(inside, 0, None).mean())
 
 
+@cache
 def of_share(n: int, low: float, high: float, truth: float) -> float:
     """That Clopper and Pearson's interval of n units lies between `low` and `high`, in per cent, as is the `truth`."""
     counts = np.arange(n + 1)
@@ -39,6 +42,7 @@ def of_share(n: int, low: float, high: float, truth: float) -> float:
     return float(stats.binom.pmf(counts[(low < bottom) & (top < high)], n, truth / 100).sum())
 
 
+@cache
 def of_shares(n: int, above: bool, one: float, other: float) -> float:
     """That Fisher's test of two groups of n units finds the first share `above` the second, or below; in per cent."""
     first, second = np.ogrid[: n + 1, : n + 1]
