@@ -62,6 +62,15 @@ class Split:
         rows = torch.as_tensor(rows, device=self.labels.device)
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
+    def at_random(self, count: int, seed: int) -> Split:
+        """`count` of the images, at most all."""
+        return self.take(np.random.default_rng(seed).permutation(len(self))[:count])
+
+    def of_each_class(self, count: int) -> Split:
+        """The first `count` images of each class, or as many as it has, class by class."""
+        labels = self.labels.cpu().numpy()
+        return self.take(np.concatenate([np.flatnonzero(labels == c)[:count] for c in np.unique(labels)]))
+
     def evenly(self, count: int, first: bool = False) -> Split:
         """`count` of the images, at most all, spread evenly: of data sorted by class they show each class.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lth.analysis.activations import activation_sparsity
+from lth.analysis.activations import activation_sparsity, by_stage
 from lth.methods import init
 from lth.models import Model
 
@@ -24,3 +25,11 @@ def test_zeros_of_relu_and_of_swish(toy):
         assert table[table.seed == r].zeros.tolist() == pytest.approx(expected, abs=1e-4)
     smooth = activation_sparsity(init.kaiming_normal(Model("lenet_300_100", activation="swish"), [0]), toy.test)
     assert 0 < smooth.zeros.max() < 0.05
+
+
+def test_zeros_by_stage():
+    layers = ["layer1.0.conv1.weight", "layer1.0.conv2.weight", "layer2.0.downsample.0.weight", "layer2.0.conv1", "fc"]
+    table = pd.DataFrame({"network": 0, "layer": layers, "zeros": [0.2, 0.4, 0.9, 0.5, 0.7]})
+    found = by_stage(pd.concat([table, table.assign(network=1, zeros=0.1)]), ["network"])
+    assert found.stage.tolist() == ["layer1", "layer2"] * 2
+    assert found.zeros.tolist() == pytest.approx([0.3, 0.5, 0.1, 0.1])

@@ -222,6 +222,21 @@ def chapter(tmp_path, monkeypatch) -> Chapter:
     return chapter
 
 
+@pytest.mark.parametrize("steps, lr, says", [(2, 1e-6, True), (60, 0.05, False)])
+def test_a_chapter_says_that_its_networks_only_guess(chapter, capsys, steps, lr, says):
+    """Then claims have nothing to test, but who learns is still asked."""
+    assert not chapter.guessing()  # nothing was trained
+    population = init.glorot_uniform(Model("lenet5"), range(2), method="pruned")
+    chapter.train(population, Recipe(steps=steps, batch_size=20, lr=lr))
+    mean, share = "E8.closer", "E8.lt_barrier"
+    asked = {claim.id: [1.0, 2.0, 3.0] for claim in claims.ledger().values() if claim.chapter == "lt_basin"}
+    asked = {name: sample for name, sample in asked.items() if not claims.ledger()[name].needs}
+    chapter.judge(asked | {share: [True, True, False]})
+    assert ("All 2 networks of this chapter only guess" in capsys.readouterr().out) == says
+    found = {entry["id"]: entry for entry in json.loads((chapter.out / "claims.json").read_text(encoding="utf-8"))}
+    assert found[mean]["n"] == (0 if says else 3) and found[share]["n"] == 3
+
+
 def test_a_chapter_trains_on_with_those_that_are_left(chapter, capsys):
     run = chapter.train(four(), HOW, keep=[0])
     assert (run.final.sound() == ~FAILED).all() and not run.at(0).sound()[1]

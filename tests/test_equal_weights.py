@@ -50,3 +50,9 @@ def test_two_tables_agree_where_they_tell_the_same():
     assert (one.loc[other.index] == other).all()
     j5 = equal_weights.paper_table("J5").set_index(["sparsity", "way"]).paper
     assert j5[97, "AT+TRT"] - j5[97, "LTH"] == pytest.approx(4.93)  # the paper's headline
+
+
+def test_the_papers_tables_in_our_form():
+    table = equal_weights.of_paper("J5").set_index(["sparsity", "way"])
+    assert table.loc[(97, "AT"), "accuracy"] == 71.97 and table.loc[(97, "AT"), "left"] == pytest.approx(2.81, abs=0.01)
+    assert table.loc[(97, "AT"), "weights"] - table.loc[(97, "TRT"), "weights"] == equal_weights.SKIPS

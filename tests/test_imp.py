@@ -227,3 +227,22 @@ def test_masks_of_any_size_lie_between_the_rounds(mlps, climb):
         assert sizes[kept].min() >= sizes[~kept].max()
     more = imp.masks_of(runs, [10**9, 10**9])
     assert all(mask.all() for mask in more.values())
+
+
+def test_tickets_of_a_ladder(mlps, climb):
+    runs = imp.ladder(mlps, 2, climb, RECIPE, ratio=0.5, keep=[0, 3])
+    found = imp.tickets(runs, [1, 2], step=3)
+    assert found.frame.level.tolist() == [1, 1, 2, 2] and found.seeds == [10_000, 10_001, 20_000, 20_001]
+    for level in (1, 2):
+        some = found[found.frame.level == level]
+        for name, mask in runs[level].final.masks.items():
+            assert torch.equal(some.masks[name], mask)
+            assert torch.equal(some.params[name], runs[0].at(3).params[name] * mask)
+
+
+def test_tickets_of_a_given_weight(mlps, climb):
+    runs = imp.ladder(mlps, 1, climb, RECIPE, ratio=0.5)
+    want = [count - 7 for count in runs[0].final.weights_left().tolist()]
+    ticket = imp.as_heavy(runs, 1, want)
+    assert ticket.weights_left().tolist() == want and ticket.seeds == [10_000, 10_001]
+    assert imp.as_heavy(runs, 1, [count + 8 for count in want]) is None

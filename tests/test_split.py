@@ -28,3 +28,12 @@ def test_pieces_are_whole_and_of_one_size(total, most):
     sizes = [len(piece) for piece in pieces]
     assert torch.cat(pieces).tolist() == list(range(total)) and len(sizes) == -(-total // most)
     assert max(sizes) <= most and max(sizes) - min(sizes) <= 1
+
+
+def test_images_at_random_and_of_each_class():
+    labels = torch.arange(60) % 3
+    whole = Split(torch.arange(60, dtype=torch.uint8)[:, None, None, None], labels)
+    some = whole.at_random(20, seed=1).images.flatten().tolist()
+    assert len(set(some)) == 20 and some == whole.at_random(20, seed=1).images.flatten().tolist() != sorted(some)
+    assert len(whole.at_random(100, seed=1)) == 60 and some != whole.at_random(20, seed=2).images.flatten().tolist()
+    assert whole.of_each_class(2).images.flatten().tolist() == [0, 3, 1, 4, 2, 5]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lth.analysis.validation import Validation, best_epoch
+from lth.analysis.validation import Validation, accuracies, best_epoch
 from lth.errors import UsageError
 from lth.methods import init
 from lth.models import Model
@@ -47,3 +47,14 @@ def test_the_probe_and_the_best_epoch(toy):
 def test_rows_without_a_measurement_do_not_count():
     history = pd.DataFrame({"seed": [0, 0, 0], "validation": [0.5, None, 0.5], "test": [0.1, 0.9, 0.3]})
     assert best_epoch(history, ["seed"]).test.tolist() == [0.3]
+
+
+def test_accuracies_network_by_network(toy):
+    held = toy.hold_out(0.2)
+    networks = init.kaiming_normal(Model("lenet_300_100"), seeds=[0, 1], way="x", level=[2, 3], network=[0, 1])
+    run = train(networks, held, Recipe(steps=20, batch_size=20, lr=0.05), probes=[Probe(10, Validation())])
+    found, best = accuracies(run, masks="y"), best_epoch(run.history, ["seed"])
+    assert found.accuracy.tolist() == pytest.approx((100 * best.test).tolist()) and found.step.tolist() == [*best.step]
+    assert found["last"].tolist() == pytest.approx((100 * run.final.evaluate(held.test).accuracy).tolist())
+    assert found.weights.tolist() == run.final.weights_left().tolist() and set(found.masks) == {"y"}
+    assert found.level.tolist() == [2, 3] and set(found.way) == {"x"}

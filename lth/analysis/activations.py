@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -45,3 +46,11 @@ def activation_sparsity(population: Population, split: Split, batch: int = 500) 
         return row.assign(layer=list(zeros), zeros=share)
 
     return pd.concat(map_replicas(count, range(len(population))), ignore_index=True)
+
+
+def by_stage(table: pd.DataFrame, who: Sequence[str]) -> pd.DataFrame:
+    """Mean of `zeros` over the convolutions of each of a ResNet's stages, `layer1` and on, those of its own skips left
+    out: a row per stage and network, which the columns `who` name. Of other architectures there are none."""
+    inside = table[table.layer.str.startswith("layer") & ~table.layer.str.contains("downsample")]
+    inside = inside.assign(stage=inside.layer.str.partition(".")[0])
+    return inside.groupby([*who, "stage"], sort=False).zeros.mean().reset_index()

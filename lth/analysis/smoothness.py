@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -22,11 +23,15 @@ def settled(population: Population, statistics: Split, validation: Split) -> Pop
     return calibration.calibrated(landscape.reestimate(population[sound], statistics), validation)
 
 
-def curvature(population: Population, parts: Sequence[Split], tolerance: float) -> pd.DataFrame:
+def curvature(
+    population: Population, parts: Sequence[Split], tolerance: float, relative: bool = True
+) -> pd.DataFrame:
     """The largest eigenvalue of the Hessian, mean over some batches: `eigenvalue`, and `relative`, in relative changes
     of the layers, which a layer's own size does not touch [J, Figs. 2, A11 and A13]."""
-    columns = {}
-    for name, scale in (("eigenvalue", None), ("relative", calibration.layer_lengths(population))):
+    columns, scales = {}, {"eigenvalue": None}
+    if relative:
+        scales["relative"] = calibration.layer_lengths(population)
+    for name, scale in scales.items():
         found = [hessian.top(population, part, tolerance=tolerance, scale=scale).values[:, 0] for part in parts]
         columns[name] = torch.stack(found).mean(0).cpu().numpy()
     return population.frame.assign(**columns)
@@ -44,3 +49,17 @@ def walk(
     """Loss and error of `split` along the eigenvector of the largest eigenvalue on the batch `part` [J, Fig. 10]."""
     sharpest = hessian.top(population, part, tolerance=tolerance).vectors[:, 0]
     return surface.along(population, sharpest, distances, split)
+
+
+def smoother(table: pd.DataFrame, way: str, other: str) -> pd.Series:
+    """By how many powers of ten the largest eigenvalue is smaller in one `way` than in the `other`, network by network:
+    the less of what `curvature` says in the weights and in relative changes."""
+    logs = np.log10(table.set_index(["network", "way"])[["eigenvalue", "relative"]]).unstack("way")
+    less = [logs[column][other] - logs[column][way] for column in ("eigenvalue", "relative")]
+    return np.minimum(*less).dropna()
+
+
+def rise_at_ends(table: pd.DataFrame) -> pd.Series:
+    """How many times larger the loss is at the ends of a `walk` than in its middle, as a power of ten, by network."""
+    seen = np.log10(table.pivot(index="network", columns="distance", values="loss"))
+    return (seen.iloc[:, 0] + seen.iloc[:, -1]) / 2 - seen.iloc[:, seen.shape[1] // 2]

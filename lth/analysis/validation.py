@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from lth.data import Data
 from lth.errors import UsageError
+from lth.methods.tweaks import weights_left
 from lth.population import Population
+from lth.train import Run
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,14 @@ def best_epoch(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     ranks = measured["validation"].fillna(-1)
     best = ranks.groupby([measured[name] for name in by], sort=False).idxmax()
     return measured.loc[best[::-1]].reset_index(drop=True)
+
+
+def accuracies(run: Run, **columns: Any) -> pd.DataFrame:
+    """A row per network of a run that was watched by `Validation`: `network`, `level` and `way` of the frame, `step`
+    and `accuracy`, the test accuracy (%) at the best epoch, `last`, that at the end, and `weights`, all of them."""
+    who, percent = ["network", "level"], lambda rows: (100 * rows.test).round(6)
+    best = best_epoch(run.history, who).assign(accuracy=percent)
+    end = run.history[~run.history.duplicated(who, keep="last")].assign(last=percent)
+    weights = run.final.frame[who].assign(weights=weights_left(run.final).tolist())
+    kept = best[[*who, "way", "step", "accuracy"]].merge(end[[*who, "last"]], on=who)
+    return kept.merge(weights, on=who).assign(**columns)

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lth import data as datasets
+from lth.analysis.learning import learns
 from lth.book import ROOT, claims, control, figures
 from lth.book.files import absolute, data_set, default_root, settle_environment, shown, write_text
 from lth.book.presets import parameters
@@ -62,6 +63,7 @@ class Chapter:
         self.parameters.check(Facts.of(self.data))
         self.store = Store(default_root())
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
+        self.learned = False  # whether any network did more than guess
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
         """`lth.train.train` on the chapter's data; replicas that the store holds are read from it.
@@ -81,6 +83,8 @@ class Chapter:
         if told := failures(population, run):
             print(told)
         run = run.without_failed()
+        ends = run.history[~run.history.duplicated([*run.final.frame], keep="last")]
+        self.learned |= bool(learns(100 * ends["accuracy"], self.data.classes).any())
         if not run.final.sound().any():
             raise LthError(
                 f"all {len(population)} networks failed: their loss is no number from step "
@@ -101,10 +105,15 @@ class Chapter:
     def judge(self, samples: Mapping[str, Any]) -> pd.DataFrame:
         """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json.
 
-        samples: claim → what `lth.book.claims.judge` takes, one number per unit of the claim's replication.
+        samples: claim → what `lth.book.claims.judge` takes, one number per unit of the claim's replication. Where all
+        networks only guess, which is told on the page, there is nothing to test but checks and who learns.
         """
         claims.check_ids(self.name, list(samples))
         asked = [claim for claim in claims.ledger().values() if claim.id in samples]
+        if told := self.guessing():
+            print(told)
+            about = {claim.id for claim in asked if claim.check or claim.kind in ("share", "shares")}
+            samples = {name: sample if name in about else [] for name, sample in samples.items()}
         found = [claims.judge(claim, samples[claim.id], self.parameters.model_dump()) for claim in asked]
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(
@@ -122,6 +131,17 @@ class Chapter:
             for claim, finding in zip(asked, found, strict=True)
         ]
         return pd.DataFrame(rows, dtype=object)  # in which the verdicts stay Markup
+
+    def guessing(self) -> str:
+        """One sentence if none of the chapter's networks learned: on the training images that each saw last, none was
+        right more than twice as often as a guess; "" otherwise, and where nothing was trained."""
+        if self.learned or not self.runs:
+            return ""
+        return (
+            f"All {len(self.runs)} networks of this chapter only guess: in the end none is right on more than "
+            f"{200 / self.data.classes:.3g} % of its training images, twice the share of a guess. What is measured of "
+            "them says nothing about networks that learn, and claims about those have nothing to test here."
+        )
 
     def provenance(self) -> pd.DataFrame:
         """Where these results come from, as a table; kept as provenance.json. Call it last.

@@ -25,6 +25,15 @@ def paper_table(row: str) -> pd.DataFrame:
     return pd.read_csv(LEDGER / f"{row}_numbers.csv", dtype={"paper": float})
 
 
+def of_paper(row: str) -> pd.DataFrame:
+    """The table "J1" or "J5" in the form of ours: `way`, `accuracy`, `left` (% of the weights under the mask), and
+    `weights`, those of extra skips among them."""
+    table = paper_table(row).rename(columns={"paper": "accuracy"})
+    under_mask = table.sparsity.map(paper_weights)
+    skipped = table.way.isin(["skip", "AT", "AT+TRT"]) * SKIPS
+    return table.assign(left=100 * under_mask / CONVOLUTIONS, weights=under_mask + skipped)
+
+
 def interpolated(weights: Sequence[float], accuracy: Sequence[float], at: Sequence[float]) -> np.ndarray:
     """Accuracy at other numbers of weights, linear in their logarithm; nan outside of those that are known."""
     order = np.argsort(weights)

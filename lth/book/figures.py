@@ -69,6 +69,16 @@ def each_network(ax: Axes, table: pd.DataFrame, y: str, colours: Mapping[str, An
         line.set(linewidth=2, alpha=1)
 
 
+def downwards(ax: Axes, values: pd.Series) -> None:
+    """A logarithmic axis for `values` that runs from much to little, with round ticks."""
+    ticks = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 5)]
+    ticks = [t for t in ticks if 0.8 * values.min() <= t <= 1.2 * values.max()]
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{t:,g}" for t in ticks])
+    ax.minorticks_off()
+    ax.xaxis.set_inverted(True)
+
+
 def legend_below(figure: Figure, columns: Sequence[str], rows: int = 1) -> None:
     """One legend under all panels in place of one in each, without the names of the columns it is made from."""
     entries: dict[str, Any] = {}  # a panel in which nothing could be drawn has none

@@ -133,10 +133,10 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "masks_at": [0.8],
             "others": ["resnet8"],
             "rewind_step": 1,
-            "tolerance": 0.1,
+            "tolerance": 0.5,
             "batches": 1,
             "grid": 3,
-            "images": 30,
+            "images": 20,
         },
         "quick": {
             "dataset": "digits",

@@ -142,6 +142,23 @@ def masks_of(runs: Sequence[Run], left: Sequence[int]) -> Tensors:
     return {n: torch.cat([masks[n] for masks in found]) for n in found[0]}
 
 
+def under(masks: Tensors, weights: Population, level: int) -> Population:
+    """These weights under these masks, as networks of a level, which see the images in an order of its own."""
+    return prune.apply(weights, masks).label(level=level, seed=order_seeds(weights, level))
+
+
+def tickets(runs: Sequence[Run], levels: Sequence[int], step: int = 0) -> Population:
+    """Masks of some levels of a ladder with the dense networks' weights at a step, which it must have kept."""
+    return concat([under(runs[level].final.masks, runs[0].at(step), level) for level in levels])
+
+
+def as_heavy(runs: Sequence[Run], level: int, left: Sequence[int]) -> Population | None:
+    """Tickets for a level's place with exactly so many weights left of each network, see `masks_of`; None where the
+    ladder begins with fewer."""
+    ticket = under(masks_of(runs, left), runs[0].at(0), level)
+    return ticket if ticket.weights_left().tolist() == list(left) else None
+
+
 def _check(
     dense: Population,
     rounds: int,

@@ -7,7 +7,6 @@ its layers are of the types Conv2d, Linear and BatchNorm2d.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -202,10 +201,9 @@ def _built(model: Model, device: str | torch.device) -> nn.Module:
 
 def _twin(module: nn.Module) -> nn.Module:
     """A module whose layers and tensors can be exchanged without a trace in the first: far faster than building."""
-    twin = copy.copy(module)
-    vars(twin).update({name: copy.copy(part) for name, part in vars(twin).items() if isinstance(part, dict | set)})
-    for name, child in twin._modules.items():
-        twin._modules[name] = _twin(child)
+    twin = object.__new__(type(module))
+    vars(twin).update({n: part.copy() if isinstance(part, dict | set) else part for n, part in vars(module).items()})
+    twin._modules.update({name: _twin(child) for name, child in module._modules.items()})
     return twin
 
 

@@ -1,0 +1,59 @@
+"""Means and intervals as they are drawn and told, against numpy and Student's table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from lth.book.means import ACCURACY, curves, in_words, means, side_by_side
+
+TABLE = pd.DataFrame(
+    {"way": ["b"] * 3 + ["a"] * 3, "x": [1, 1, 1, 2, 2, 2], "y": [97.0, 99.0, 100.0, 1.0, 10.0, math.nan]}
+)
+
+
+def test_means_with_students_intervals():
+    found = means(TABLE, ["way"], "y")
+    half = 4.302653 * np.std([97, 99, 100], ddof=1) / math.sqrt(3)
+    assert found.way.tolist() == ["b", "a"]
+    assert found.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([296 / 3, 296 / 3 - half, 296 / 3 + half])
+    assert found.loc[1, "mean"] == 5.5 and not len(means(TABLE[5:], ["way"], "y"))
+
+
+def test_intervals_end_where_values_do():
+    found = means(TABLE, ["way"], "y", ACCURACY)
+    assert found.high.tolist() == [100, pytest.approx(62.7, abs=0.1)] and found.low[1] == 0
+
+
+def test_geometric_means():
+    found = means(TABLE, ["way"], "y", log=True).loc[1]
+    assert found["mean"] == pytest.approx(math.sqrt(10)) and found.low * found.high == pytest.approx(10)
+
+
+def test_in_words():
+    told = in_words(TABLE, ["way", "x"], "y", "accuracy", ACCURACY)
+    assert told.columns.tolist() == ["way", "x", "accuracy", "95 % interval"]
+    assert told.iloc[1].tolist() == ["a", 2, "5.50", "[0.00, 62.68]"]
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_points_lie_at_their_categories(lying):
+    _, ax = plt.subplots()
+    side_by_side(ax, TABLE, "x", "y", "way", ACCURACY, lying=lying)
+    lines = [bar.lines[0].get_data()[:: -1 if lying else 1] for bar in ax.containers]
+    assert [line[1].tolist() for line in lines] == [[pytest.approx(296 / 3)], [5.5]]
+    assert [round(line[0][0]) for line in lines] == [0, 1] and lines[0][0][0] < 0 < 1 < lines[1][0][0]
+    plt.close()
+
+
+def test_curves_go_through_the_means_in_the_order_asked_for():
+    _, ax = plt.subplots()
+    curves(ax, TABLE, "x", "y", "way", ["a", "b"], apart=1.21)
+    (a, b) = (bar.lines[0] for bar in ax.containers)
+    assert a.get_ydata().tolist() == [5.5] and a.get_xdata()[0] == pytest.approx(2 / 1.1)
+    assert ax.get_legend_handles_labels()[1] == ["a", "b"] and b.get_xdata()[0] == pytest.approx(1.1)
+    plt.close()
