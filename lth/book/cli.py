@@ -242,6 +242,26 @@ def doctor(
         raise typer.Exit(1)
 
 
+@cli.command()
+def gpu(
+    minutes: Annotated[float, typer.Option(min=1, help="How long the GPU is yours.")] = 30,
+    out: Annotated[Path, typer.Option(parser=absolute, metavar="FOLDER", help="The edition that it makes.")] = Path(
+        "build/gpu"
+    ),
+) -> None:
+    """Half an hour on a GPU, spent on what decides most claims per minute.
+
+    First `lth doctor`, then the speed of the networks that the preset `gpu` trains: from that and the ledger it says
+    how long each chapter takes and how many claims it can decide, and runs them, the best first, each within a limit.
+    Nothing is lost when the time is up, or at Ctrl-C: the same command goes on (exit code 75) and repeats nothing.
+
+    Example: `lth gpu --minutes 60`, then `lth book --edition build/gpu`.
+    """
+    from lth.book.gpu import spend_well
+
+    spend_well(minutes, out)
+
+
 @store_cli.command("ls")
 def store_ls() -> None:
     """Every stored run: key, when, model, data, method and seed, size; and what is unfinished."""
