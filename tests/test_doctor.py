@@ -15,7 +15,7 @@ import torch
 
 from lth.book import cli, doctor
 from lth.engine import Group
-from lth.models import OWN
+from lth.models import OWN, Model
 from lth.step import Step
 
 
@@ -57,6 +57,17 @@ def test_what_is_raised_or_warned_of_is_told():
         return {}
 
     assert doctor.tried(warns) == {"result": "well", "warned": ["slower"], "note": "slower"}
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("layout", doctor.FORMATS)
+def test_both_layouts_are_what_they_say_and_are_timed(layout, replicas):
+    population, _ = doctor.small(Model("lenet5"), replicas)
+    laid = doctor.laid_out(population, layout)
+    assert torch.equal(laid.theta(), population.theta())
+    kernels = [stack[0] for stack in laid.params.values() if stack.ndim == 5]
+    assert len(kernels) == 2 and all(k.is_contiguous(memory_format=doctor.FORMATS[layout]) for k in kernels)
+    assert doctor.in_layout(layout, "cpu", replicas, times=1)["milliseconds"] > 0
 
 
 def test_a_group_is_halved_and_ends_the_same():

@@ -25,6 +25,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from lth import train as training
@@ -98,8 +99,8 @@ def tried(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def checks(device: str) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]] | str]]:
     """What, in which way, and the check, or words that say why there is none. What chapters train comes first."""
-    for layout in ("contiguous", "channels_last"):
-        yield "lenet5", layout.replace("_", "-"), partial(in_layout, layout, device)
+    for layout in FORMATS:
+        yield "lenet5", layout, partial(in_layout, layout, device, replicas=16 if device == "cuda" else 1)
     yield "lenet5", "halved", partial(halved, device)
     for name in architectures():
         if device == "cpu" and size(name) > WIDE:
@@ -172,13 +173,13 @@ def one_step(name: str, device: str, way: str, judge: dict[str, Any]) -> dict[st
 FIRST = training.Probe(1, lambda population, data: {}, at_start=False)  # so that each step has a row of the history
 
 
-def in_layout(layout: str, device: str) -> dict[str, Any]:
+def in_layout(layout: str, device: str, replicas: int, times: int = 5) -> dict[str, Any]:
     """The time of LeNet5's forward and backward pass with its convolutions in one of the two memory layouts."""
-    replicas, batch, times = (16 if device == "cuda" else 1), 128, (20 if device == "cuda" else 5)
+    batch = 128
     population, data = small(Model("lenet5"), replicas, batch)
-    how = {"memory_format": {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]}
-    network = population.to(device).network().train().to(**how)
-    images = data.train.scaled(data.train.images[:batch]).repeat(1, replicas, 1, 1).to(device).contiguous(**how)
+    network = laid_out(population.to(device), layout).network().train()
+    images = data.train.scaled(data.train.images[:batch]).repeat(1, replicas, 1, 1).to(device)
+    images = images.contiguous(memory_format=FORMATS[layout])
     labels = data.train.labels[:batch].repeat_interleave(replicas).to(device)
 
     def both() -> None:
@@ -190,6 +191,20 @@ def in_layout(layout: str, device: str) -> dict[str, Any]:
     for _ in range(times):
         both()
     return {"milliseconds": 1e3 * (clock(device) - begun) / times}
+
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+def laid_out(population: Population, layout: str) -> Population:
+    """The population with each replica's kernels, (O, C, k, k), in a memory layout."""
+
+    def copy(stack: Tensor) -> Tensor:
+        if stack.ndim != 5 or layout == "contiguous":
+            return stack.contiguous()
+        return stack.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+
+    return replace(population, params={name: copy(stack) for name, stack in population.params.items()})
 
 
 def halved(device: str) -> dict[str, Any]:
