@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help book test lint bench lock clean env
+.PHONY: help book gpu test lint bench lock clean env
 export PYTHON
 BIN := .venv/bin
 
@@ -9,6 +9,9 @@ help:  ## what can be made
 book: env  ## run every chapter (preset quick, two CPU cores suffice), build the book, print where it is
 	$(BIN)/lth run --preset quick --out build/edition
 	$(BIN)/lth book --edition build/edition
+
+gpu: env  ## with a GPU for half an hour (or MINUTES=…): check it, measure it, run what decides most claims
+	$(BIN)/lth gpu --minutes $(or $(MINUTES),30)
 
 test: env  ## the tests, as many at a time as there are cores (LTH_THOROUGH=1: the slowest too)
 	$(BIN)/pytest tests -n $$(nproc) --dist worksteal

@@ -20,7 +20,6 @@ import json
 import math
 import multiprocessing
 import os
-import re
 import resource
 import tempfile
 import time
@@ -37,7 +36,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lth.book.files import write_text
+from lth.book.files import file_name, write_text
 from lth.book.store import device_name
 from lth.data import Data, Split
 from lth.methods.init import kaiming_normal
@@ -299,11 +298,6 @@ def merged(path: Path, machine: dict[str, Any], row: dict[str, Any]) -> dict[str
     names = list(ARCHITECTURES)
     rows = [other for other in rows if kind(other) != kind(row)] + [row]
     return machine | {"rows": sorted(rows, key=lambda r: (r["precision"], names.index(r["model"]), *kind(r)[2:]))}
-
-
-def file_name(device: str) -> str:
-    """A short name of the machine: «CPU: Intel(R) Xeon(R), 2 cores» → cpu-intel-xeon-2-cores.json"""
-    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", device.lower())).strip("-") + ".json"
 
 
 def some(known: tuple[str, ...] | None = None) -> Callable[[str], list[Any]]:

@@ -51,7 +51,7 @@ class Chapter:
         settle_environment()
         figures.house_style()
         self.started = time.time()
-        self.commit, self.dirty = _commit()  # of the code as it is now, when it is loaded
+        self.commit, self.dirty = commit()  # of the code as it is now, when it is loaded
         self.name = name
         self.preset = os.environ.get("LTH_PRESET", "by hand")
         self.out = absolute(os.environ.get("LTH_OUT", ROOT / "build" / "by_hand" / name))
@@ -194,7 +194,7 @@ def failures(population: Population, run: Run) -> str:
     return told if parts else ""
 
 
-def _commit() -> tuple[str, bool]:
+def commit() -> tuple[str, bool]:
     """Short hash of the checkout's commit, and whether files differ from it."""
     git = lambda *words: subprocess.run(  # noqa: E731
         ["git", "-C", str(ROOT), *words], capture_output=True, encoding="utf-8", check=False

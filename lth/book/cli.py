@@ -7,14 +7,12 @@ import re
 import sys
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lth.book import CHAPTERS
+from lth.book import CHAPTERS, ROOT
 from lth.book.files import absolute, data_set, default_root, settle_environment
 from lth.errors import LthError, Stopped, UsageError
 
@@ -120,9 +118,9 @@ def run(
     """
     from lth.book import runner
     from lth.book.progress import Bar
+    from lth.book.scorecard import came_out
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: one of auto, cpu, cuda")
+    _known_device(device)
     deadline = time.monotonic() + _seconds(time_limit) if time_limit else None
     plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
     for chapter, values in plan.items():
@@ -132,7 +130,7 @@ def run(
                 chapter, values, preset=preset, device=device, out=out, deadline=deadline, display=bar
             )
         print(f"{chapter}: done in {time.monotonic() - started:.0f} s: {_short(folder)}")
-        print(f"  {_came_out(folder)}")
+        print(f"  {came_out(folder)}")
 
 
 @cli.command()
@@ -211,6 +209,59 @@ def claims(
         print(f"    here:  {verdict_words(finding)}" + (f", {interval(finding)}" if finding else ""))
 
 
+@cli.command()
+def doctor(
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    minutes: Annotated[float, typer.Option(min=0, help="How long it may take; what is left then is not tried.")] = 2,
+    path: Annotated[
+        Path | None, typer.Option("--json", parser=absolute, metavar="PATH", help="Also write all of it here.")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="And in book/benchmarks/doctor, as `make bench` does.")] = False,
+) -> None:
+    """Does everything work on this machine? A few steps of every network, beside those of the processor.
+
+    The table says, for each network, how far a step is off ("loss off", "weights off": 0 is best, the tolerance is
+    told at the end) and how long it takes: as it stands (eager), compiled, and compiled and recorded, which is how a
+    GPU trains. "halved" is what happens where networks do not fit into the memory together. The last paragraph can be
+    pasted into a report. Ends with code 1 where something is wrong.
+
+    Example: `lth doctor`, or `lth doctor --minutes 10` on a GPU, where compiling all networks takes longer.
+    """
+    from lth.book.chapter import choose_device
+    from lth.book.doctor import examine
+    from lth.book.files import file_name, write_text
+
+    _known_device(device)
+    told = examine(choose_device(device).type, minutes, lambda text: print(text, flush=True))
+    print(f"\n{told['report']}")
+    for file in [path] * bool(path) + [ROOT / "book" / "benchmarks" / "doctor" / file_name(told["device"])] * save:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        print(f"\nwritten to {_short(file)}")
+    if not told["well"]:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def gpu(
+    minutes: Annotated[float, typer.Option(min=1, help="How long the GPU is yours.")] = 30,
+    out: Annotated[Path, typer.Option(parser=absolute, metavar="FOLDER", help="The edition that it makes.")] = Path(
+        "build/gpu"
+    ),
+) -> None:
+    """Half an hour on a GPU, spent on what decides most claims per minute.
+
+    First `lth doctor`, then the speed of the networks that the preset `gpu` trains: from that and the ledger it says
+    how long each chapter takes and how many claims it can decide, and runs them, the best first, each within a limit.
+    Nothing is lost when the time is up, or at Ctrl-C: the same command goes on (exit code 75) and repeats nothing.
+
+    Example: `lth gpu --minutes 60`, then `lth book --edition build/gpu`.
+    """
+    from lth.book.gpu import spend_well
+
+    spend_well(minutes, out)
+
+
 @store_cli.command("ls")
 def store_ls() -> None:
     """Every stored run: key, when, model, data, method and seed, size; and what is unfinished."""
@@ -256,6 +307,11 @@ def store_rm(
     print(f"removed {len(chosen)} of {len(present)} entries from {root}")
 
 
+def _known_device(device: str) -> None:
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: one of auto, cpu, cuda")
+
+
 def _pairs(words: list[str]) -> dict[str, str]:
     """name=value arguments as a dictionary; a data set that is a path is an absolute one."""
     for word in words:
@@ -272,23 +328,6 @@ def _seconds(text: str) -> float:
         raise UsageError(f"--time-limit {text}: write for example 90s, 9m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
-
-
-def _came_out(folder: Path) -> str:
-    """The verdicts of an executed chapter, counted, in one line."""
-    from lth.book.claims import findings, ledger
-
-    found = [finding for key, finding in findings(folder.parent).items() if ledger()[key].chapter == folder.name]
-    told = _counted(finding.verdict for finding in found)
-    smaller = [finding for finding in found if finding.setting == "below" and finding.n]
-    if smaller:
-        told += "; seen in this smaller run: " + _counted(finding.outcome for finding in smaller)
-    return f"{len(found)} claims: {told}"
-
-
-def _counted(words: Iterable[str]) -> str:
-    """«3 reproduced, 1 open»"""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
 
 
 def _short(path: Path) -> Path:

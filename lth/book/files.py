@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from lth.book import ROOT
@@ -55,3 +56,8 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def file_name(device: str) -> str:
+    """A short name of the machine: «CPU: Intel(R) Xeon(R), 2 cores» → cpu-intel-xeon-2-cores.json"""
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", device.lower())).strip("-") + ".json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class Bar:
             words.append(f"accuracy {progress['accuracy']:.3f}")
         done, spent = step - self.training[1], now - self.training[2]
         if done > 0 and spent > 2:
-            words.append(_duration((steps - step) * spent / done) + " left")
+            words.append(duration((steps - step) * spent / done) + " left")
         self._show(chapter, ", ".join(words), step / steps, always=new)
 
     def _show(self, chapter: str, text: str, share: float, always: bool) -> None:
@@ -66,8 +67,10 @@ class Bar:
             print(f"{title}: {text}", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
-    """«40 s», «12 min», «3.5 h»"""
+def duration(seconds: float) -> str:
+    """«40 s», «12 min», «3.5 h»; ? where it is not known."""
+    if not math.isfinite(seconds):
+        return "?"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lth.book import CHAPTERS
@@ -107,3 +108,18 @@ def _run_line(chapter: Path) -> str:
     """When and on what a chapter's results were computed."""
     told = [f"{word} {escape(stamp(chapter)[key])}" for word, key in STAMPED.items() if key in stamp(chapter)]
     return f"Computed {', '.join(told)}." if told else "Not run in this edition: its page shows the published one."
+
+
+def came_out(folder: Path) -> str:
+    """The verdicts of an executed chapter, counted, in one line."""
+    found = [finding for key, finding in findings(folder.parent).items() if ledger()[key].chapter == folder.name]
+    told = _counted(finding.verdict for finding in found)
+    smaller = [finding for finding in found if finding.setting == "below" and finding.n]
+    if smaller:
+        told += "; seen in this smaller run: " + _counted(finding.outcome for finding in smaller)
+    return f"{len(found)} claims: {told}"
+
+
+def _counted(words: Iterable[str]) -> str:
+    """«3 reproduced, 1 open»"""
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
