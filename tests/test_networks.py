@@ -12,7 +12,7 @@ import torch
 from lth.book import networks
 from lth.book.networks import Archives, pack
 from lth.book.store import Store
-from lth.errors import LthError
+from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.methods import prune
 from lth.recipe import Recipe
@@ -113,3 +113,35 @@ def test_the_books_own_archives_are_small_and_whole():
             with zipfile.ZipFile(path) as archive:
                 meta = json.loads(archive.read(f"{name}/meta.json"))
             assert {f"{name}/{file}" for file in meta["files"]} | {f"{name}/meta.json"} == set(members)
+
+
+def test_a_chapter_adds_only_what_no_archive_holds(trained, tmp_path, monkeypatch):
+    store, _, names = trained
+    folder = tmp_path / "archives"
+    assert networks.add("lt_basin", names[:1], store.root, folder)[:2] == (folder / "lt_basin.zip", 1)
+    before = (folder / "lt_basin.zip").read_bytes()
+    assert networks.add("lt_basin", names, store.root, folder)[:2] == (folder / "lt_basin-2.zip", 1)
+    assert networks.add("tweaks", names, store.root, folder) == (None, 0, 0)
+    assert (folder / "lt_basin.zip").read_bytes() == before
+    held = Archives(folder)
+    assert set(held.files) == set(names) and {held.chapter(name) for name in names} == {"lt_basin"}
+    monkeypatch.setattr(networks, "LIMIT", 1_000)
+    (store.root / "runs" / "ab").mkdir()
+    (store.root / "runs" / "ab" / "meta.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(LthError, match=r"would have .* leave out a chapter, or train fewer"):
+        networks.add("tweaks", ["runs/ab"], store.root, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["lt_basin-2.zip", "lt_basin.zip"]
+
+
+def test_the_first_weights_are_in_no_archive(trained):
+    """What a seed gives again is drawn again: only what training made is kept."""
+    store, _, names = trained
+    for name in names:
+        assert sorted(path.name for path in (store.root / name).iterdir()) == [
+            "final.safetensors", "history.csv", "meta.json", "step_6.safetensors"  # of steps 0 and 6 that are kept
+        ]  # fmt: skip
+
+
+def test_an_execution_that_does_not_say_what_it_used_is_told(tmp_path):
+    with pytest.raises(UsageError, match="execute it again with `lth run lt_basin`"):
+        networks.used(tmp_path / "lt_basin")

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from lth import data as datasets
 from lth.book import ROOT, claims, control, figures
 from lth.book.files import absolute, data_set, default_root, settle_environment, shown, write_text
+from lth.book.measures import Measures
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS, Facts, Settings
 from lth.book.store import Store, device_name
@@ -47,6 +48,7 @@ class Chapter:
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
         """`values`: the notebook's variables, of which the chapter's parameters are checked and kept."""
         control.obey_stop()
+        control.step_back()
         settle_environment()
         figures.house_style()
         self.started = time.time()
@@ -61,6 +63,7 @@ class Chapter:
         self.data = datasets.load(self.parameters.dataset, self.device)
         self.parameters.check(Facts.of(self.data))
         self.store = Store(default_root())
+        self.measure = Measures(self.store.root)  # keeps what was measured, network by network
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
@@ -78,6 +81,7 @@ class Chapter:
             warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
             run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
         self.runs |= self.store.meta(population, self.data, recipe, **kind)
+        self.note_networks()
         if told := failures(population, run):
             print(told)
         run = run.without_failed()
@@ -124,10 +128,7 @@ class Chapter:
         return pd.DataFrame(rows, dtype=object)  # in which the verdicts stay Markup
 
     def provenance(self) -> pd.DataFrame:
-        """Where these results come from, as a table; kept as provenance.json. Call it last.
-
-        networks.json has the names of all that the chapter used of the store.
-        """
+        """Where these results come from, as a table; kept as provenance.json. Call it last."""
         trained = pd.DataFrame(self.runs.values())
         failed = sum(run.get("failed") is not None for run in self.runs.values())
         stamp = {
@@ -149,9 +150,15 @@ class Chapter:
         }
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / "provenance.json", json.dumps(stamp, indent=1))
-        write_text(self.out / "networks.json", json.dumps([f"runs/{key}" for key in sorted(self.runs)], indent=0))
+        self.note_networks()
         flat = {**stamp, "parameters": ", ".join(f"{k}={v}" for k, v in stamp["parameters"].items())}
         return pd.DataFrame({"what": flat.keys(), "this execution": [str(value) for value in flat.values()]})
+
+    def note_networks(self) -> None:
+        """Keeps the names of all that the chapter used of the store, runs and measures, as networks.json."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        used = {f"runs/{key}" for key in self.runs} | self.measure.used
+        write_text(self.out / "networks.json", json.dumps(sorted(used), indent=0))
 
 
 def failures(population: Population, run: Run) -> str:

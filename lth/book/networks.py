@@ -3,10 +3,12 @@
     book/editions/networks/<chapter>.zip, <chapter>-2.zip, …     runs/<key>/… and measures/<key>… as in a store
 
 A store looks there for what it does not hold itself: whoever has the book re-executes a chapter without training.
+What a seed gives again is in no archive: the first weights of a network are drawn by whoever asks for it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zipfile
@@ -17,9 +19,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from lth.book import ROOT
-from lth.errors import LthError
+from lth.errors import LthError, UsageError
 
 SHIPPED = ROOT / "book" / "editions" / "networks"
+LIMIT = 60e6  # bytes of all archives together: they are part of every clone
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of all files: the same networks make the same archive
 
 
@@ -62,6 +65,10 @@ class Archives:
             shutil.rmtree(partial, ignore_errors=True)
         return True
 
+    def chapter(self, name: str) -> str:
+        """The chapter that `name` was packed for first."""
+        return self.files[name][0].stem.partition("-")[0]
+
     def _opened(self, path: Path) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(path)
@@ -69,10 +76,36 @@ class Archives:
             raise LthError(f"{path} is damaged ({error}): get it again with the book") from error
 
 
-def pack(names: Iterable[str], root: Path, archive: Path) -> int:
+def used(chapter: Path) -> list[str]:
+    """The names of all that an executed chapter, a folder of an edition, used of its store; UsageError if unknown."""
+    try:
+        return json.loads((chapter / "networks.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{chapter} does not say which networks it used: execute it again with `lth run {chapter.name}`"
+        ) from error
+
+
+def add(chapter: str, names: Iterable[str], root: Path, folder: Path = SHIPPED) -> tuple[Path | None, int, int]:
+    """Packs what no archive in `folder` holds yet into a new one: its path, its parts and its bytes; None if nothing.
+
+    names: of runs and measures in the store at `root`. Raises LthError where one is not there, and where all archives
+    together would be larger than `LIMIT`.
+    """
+    new = sorted(set(names) - set(Archives(folder).files))
+    if not new:
+        return None, 0, 0
+    numbers = [chapter, *(f"{chapter}-{n}" for n in range(2, 1000))]
+    archive = next(path for name in numbers if not (path := folder / f"{name}.zip").exists())
+    there = sum(file.stat().st_size for file in folder.glob("*.zip"))
+    return archive, len(new), pack(new, root, archive, room=LIMIT - there)
+
+
+def pack(names: Iterable[str], root: Path, archive: Path, room: float = LIMIT) -> int:
     """Writes these parts of the store at `root` into a new archive, whole or not at all; returns its size in bytes.
 
-    Raises LthError where a part is not in the store, or the archive is there already: it is never rewritten.
+    Raises LthError where a part is not in the store, where the archive is there already, for it is never rewritten, and
+    where it is larger than `room` bytes.
     """
     if archive.exists():
         raise LthError(f"{archive} is there already, and archives are never rewritten: name another file")
@@ -92,6 +125,11 @@ def pack(names: Iterable[str], root: Path, archive: Path) -> int:
                 target.writestr(told, file.read_bytes())
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
+        if (size := partial.stat().st_size) > room:
+            raise LthError(
+                f"{archive.name} would have {size / 1e6:.1f} MB, and there is room for {room / 1e6:.1f} MB of the "
+                f"{LIMIT / 1e6:.0f} MB of all archives: leave out a chapter, or train fewer `seeds` of it"
+            )
         os.replace(partial, archive)
     except OSError as error:
         raise LthError(f"cannot write {archive}: {error}") from error

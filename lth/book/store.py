@@ -64,7 +64,7 @@ class Store:
         plan = Plan(data, recipe, **kind)
         check(population, plan)
         keys = run_keys(population, plan)
-        missing = [r for r, key in enumerate(keys) if not self._holds(key)]
+        missing = [r for r, key in enumerate(keys) if not self.holds(key)]
         if missing:
             name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
             checkpoint = self.root / "checkpoints" / f"{name}.safetensors"
@@ -89,9 +89,9 @@ class Store:
                     "under what it was before, and will be trained again. Let it only read, from a frozen dataclass",
                     stacklevel=2,
                 )
-        return self._read(keys, population, plan.keep)
+        return self.read(keys, population, plan.keep)
 
-    def _holds(self, key: str) -> bool:
+    def holds(self, key: str) -> bool:
         """Whether a run is here, or can be brought."""
         return (self.root / "runs" / key).exists() or self.archives.bring(f"runs/{key}", self.root)
 
@@ -145,7 +145,8 @@ class Store:
         }
         write_text(partial / "meta.json", json.dumps(meta, indent=1))
 
-    def _read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
+    def read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
+        """The stored runs of a population under their keys."""
         finals, histories, snapshots = [], [], {step: [] for step in sorted(set(keep))}
         seconds, failed = 0.0, {}
         for r, key in enumerate(keys):
