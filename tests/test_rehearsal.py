@@ -61,5 +61,8 @@ def test_a_rehearsal_finds_what_training_needs(small, tmp_path):
     after = rehearse("lt_basin", VALUES)
     assert (after.needed, len(after.there)) == (needed, needed)
     used = json.loads((tmp_path / "out" / "networks.json").read_text(encoding="utf-8"))
-    assert after.there | after.measures == set(used) and len(after.measures) == 1
+    assert set(used) == after.there | after.measures
+    assert all(steps == sorted(after.looked_at.get(name, [])) for name, steps in used.items())
+    assert sorted(map(len, used.values()))[-4:] == [0, 1, 1, 1]  # ladders start from their dense networks' step 0
+    assert len(after.measures) == 1
     assert rehearse("lt_basin", VALUES | {"seeds": 4}).needed == 4 + 4 * 3 + 1

@@ -7,7 +7,8 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +66,7 @@ class Chapter:
         self.store = Store(default_root())
         self.measure = Measures(self.store.root)  # keeps what was measured, network by network
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
+        self.looked_at: dict[str, set[int]] = {}  # and the kept steps of it that were asked for
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
         """`lth.train.train` on the chapter's data; replicas that the store holds are read from it.
@@ -80,7 +82,8 @@ class Chapter:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
             run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
-        self.runs |= self.store.meta(population, self.data, recipe, **kind)
+        known = self.store.meta(population, self.data, recipe, **kind)
+        self.runs |= known
         self.note_networks()
         if told := failures(population, run):
             print(told)
@@ -91,7 +94,7 @@ class Chapter:
                 f"{max(run.failed.values())} on. "
                 f"A lower lr than {recipe.lr:g} may help"
             )
-        return run
+        return replace(run, snapshots=Watched(run.snapshots, lambda step: self._note_step(known, step)))
 
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
         """Keeps a table as data/NAME.csv, and the figure drawn from it as figures/NAME.png, which is shown."""
@@ -155,10 +158,31 @@ class Chapter:
         return pd.DataFrame({"what": flat.keys(), "this execution": [str(value) for value in flat.values()]})
 
     def note_networks(self) -> None:
-        """Keeps the names of all that the chapter used of the store, runs and measures, as networks.json."""
+        """Keeps the names of all that the chapter used of the store, runs and measures, as networks.json.
+
+        name → the kept steps of a run that were looked at.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
-        used = {f"runs/{key}" for key in self.runs} | self.measure.used
-        write_text(self.out / "networks.json", json.dumps(sorted(used), indent=0))
+        used = {f"runs/{key}": sorted(self.looked_at.get(key, ())) for key in self.runs}
+        used |= {name: [] for name in self.measure.used}
+        lines = (f"{json.dumps(name)}: {json.dumps(steps)}" for name, steps in sorted(used.items()))
+        write_text(self.out / "networks.json", "{\n" + ",\n".join(lines) + "\n}\n")
+
+    def _note_step(self, keys: Iterable[str], step: int) -> None:
+        for key in keys:
+            self.looked_at.setdefault(key, set()).add(step)
+
+
+class Watched(dict[int, Population]):
+    """Kept networks by step, of which it is told which are looked at."""
+
+    def __init__(self, kept: Mapping[int, Population], looked: Callable[[int], None]) -> None:
+        super().__init__(kept)
+        self.looked = looked
+
+    def __getitem__(self, step: int) -> Population:
+        self.looked(step)
+        return super().__getitem__(step)
 
 
 def failures(population: Population, run: Run) -> str:

@@ -64,7 +64,7 @@ EDITION = (
     Row("lt_basin", ("seeds=4", "seeds=8", "seeds=12", "seeds=16", "seeds=20")),
     Row("rti_repulsion", ("seeds=3", "seeds=5")),
     Row("lcs_geometry", ("seeds=3", "seeds=6", "seeds=9")),
-    Row("gradient_flow", ("seeds=5 mlp_seeds=5", "seeds=10", "seeds=16")),
+    Row("gradient_flow", ("seeds=5 mlp_seeds=3", "seeds=10", "seeds=16")),
     Row("dst_updates", ("seeds=5", "seeds=10", "seeds=16")),
     Row("tweaks", ("seeds=2", "seeds=4", "seeds=8")),
     Row(
@@ -118,14 +118,15 @@ class Standing:
         write_text(self.folder / "counted.json", json.dumps(told, indent=0))
 
     @cached_property
-    def used(self) -> set[str]:
-        """Names of runs and measures that the row is known to need and that are there."""
-        names = set((self.counted or {}).get("there", []))
+    def used(self) -> dict[str, set[int]]:
+        """Runs, with the kept steps that are looked at, and measures that the row needs and that are there."""
+        names: dict[str, set[int]] = {name: set() for name in (self.counted or {}).get("there", [])}
         records = [self._record(number) for number in range(len(self.row.parts))]
         for file in [*records, self.result / "networks.json"]:
-            names |= set(_read(file) or [])
+            for name, steps in (_read(file) or {}).items():
+                names.setdefault(name, set()).update(steps)
         packed = Archives().files
-        return {name for name in names if (default_root() / name).exists() or name in packed}
+        return {name: steps for name, steps in names.items() if (default_root() / name).exists() or name in packed}
 
     @property
     def networks(self) -> int:
@@ -255,18 +256,24 @@ def run(out: Path, deadline: float | None, display: Display) -> Iterator[tuple[S
         standing.advance(deadline, display)
 
 
-def trained(chapter: str) -> list[str]:
-    """The names of all that the store holds of the edition's training of a chapter, finished or not."""
+def trained(chapter: str) -> dict[str, set[int]]:
+    """All that the store holds of the edition's training of a chapter, finished or not, as `Standing.used` names it.
+
+    Of networks in the middle of their training only those that further training starts from: which others the chapter
+    looks at is known once it was executed.
+    """
     from lth.book.rehearsal import rehearse
 
-    names: set[str] = set()
+    names: dict[str, set[int]] = {}
     for row in EDITION:
         if row.chapter == chapter:
-            if not (standing := Standing(row, Path())).trained(-1):  # by other commands, perhaps
+            standing = Standing(row, Path())
+            if not standing.trained(-1):  # by other commands, perhaps
                 found = rehearse(chapter, row.values())
-                names |= found.there | found.measures
-            names |= standing.used
-    return sorted(names)
+                names |= found.looked_at | {name: set() for name in found.measures}
+            for name, steps in standing.used.items():
+                names.setdefault(name, set()).update(steps)
+    return names
 
 
 def status(out: Path) -> list[dict[str, Any]]:

@@ -19,9 +19,10 @@ def networks_ls() -> None:
     """Every archive: its size, its networks and its measures."""
     from lth.book.networks import LIMIT, SHIPPED, Archives
 
-    of: dict[Path, list[str]] = {path: [] for path in sorted(SHIPPED.glob("*.zip"))}
-    for name, (path, _) in Archives().files.items():
-        of[path].append(name)
+    of: dict[Path, set[str]] = {path: set() for path in sorted(SHIPPED.glob("*.zip"))}
+    for name, files in Archives().files.items():
+        for path in files.values():
+            of[path].add(name)
     for path, names in of.items():
         runs = sum(name.startswith("runs/") for name in names)
         print(f"{path.name}  {path.stat().st_size / 1e6:.1f} MB  {runs} networks, {len(names) - runs} measures")

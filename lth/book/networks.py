@@ -3,7 +3,8 @@
     book/editions/networks/<chapter>.zip, <chapter>-2.zip, …     runs/<key>/… and measures/<key>… as in a store
 
 A store looks there for what it does not hold itself: whoever has the book re-executes a chapter without training.
-What a seed gives again is in no archive: the first weights of a network are drawn by whoever asks for it.
+What a seed gives again is in no archive: the first weights of a network are drawn by whoever asks for it. Nor are
+networks in the middle of their training, but those that the chapter looks at.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,28 +34,28 @@ class Archives:
     folder: Path = SHIPPED
 
     @cached_property
-    def files(self) -> dict[str, tuple[Path, list[str]]]:
-        """What is there, by its name in a store ("runs/KEY", "measures/KEY.safetensors"): its archive, its files."""
-        found: dict[str, tuple[Path, list[str]]] = {}
+    def files(self) -> dict[str, dict[str, Path]]:
+        """What is there, by its name in a store ("runs/KEY", "measures/KEY.safetensors"): files → their archives."""
+        found: dict[str, dict[str, Path]] = {}
         for path in sorted(self.folder.glob("*.zip")):
             with self._opened(path) as archive:
                 for file in archive.namelist():
-                    name = "/".join(file.split("/")[:2])
-                    found.setdefault(name, (path, []))[1].append(file)
+                    found.setdefault("/".join(file.split("/")[:2]), {}).setdefault(file, path)
         return found
 
     def bring(self, name: str, root: Path) -> bool:
         """Puts `name` into the store at `root`, whole or not at all; False where no archive has it."""
         if name not in self.files:
             return False
-        path, files = self.files[name]
         partial = root / "partial" / uuid4().hex
         try:
-            with self._opened(path) as archive:
-                for file in files:
+            for file, path in self.files[name].items():
+                with self._opened(path) as archive:
                     target = partial / file
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(archive.read(file))
+            if name.startswith("runs/"):
+                _tell_left_out(partial / name)
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             if not (root / name).exists():
                 (partial / name).rename(root / name)
@@ -67,7 +68,7 @@ class Archives:
 
     def chapter(self, name: str) -> str:
         """The chapter that `name` was packed for first."""
-        return self.files[name][0].stem.partition("-")[0]
+        return next(iter(self.files[name].values())).stem.partition("-")[0]
 
     def _opened(self, path: Path) -> zipfile.ZipFile:
         try:
@@ -76,29 +77,54 @@ class Archives:
             raise LthError(f"{path} is damaged ({error}): get it again with the book") from error
 
 
-def used(chapter: Path) -> list[str]:
-    """The names of all that an executed chapter, a folder of an edition, used of its store; UsageError if unknown."""
+def _tell_left_out(run: Path) -> None:
+    """Notes in a run's meta data which kept steps did not travel with it, so that nobody takes them for lost."""
+    meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
+    gone = [name for name in meta["files"] if name.startswith("step_") and not (run / name).exists()]
+    if gone:
+        meta["files"] = {name: told for name, told in meta["files"].items() if name not in gone}
+        (run / "meta.json").write_text(json.dumps(meta | {"left out": gone}, indent=1), encoding="utf-8")
+
+
+def used(chapter: Path) -> dict[str, list[int]]:
+    """What an executed chapter, a folder of an edition, used of its store: names, and the kept steps of runs.
+
+    UsageError where it does not say.
+    """
     try:
-        return json.loads((chapter / "networks.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads((chapter / "networks.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"{chapter} does not say which networks it used: execute it again with `lth run {chapter.name}`"
         ) from error
 
 
-def add(chapter: str, names: Iterable[str], root: Path, folder: Path = SHIPPED) -> tuple[Path | None, int, int]:
+def add(
+    chapter: str, names: Mapping[str, Iterable[int]], root: Path, folder: Path = SHIPPED
+) -> tuple[Path | None, int, int]:
     """Packs what no archive in `folder` holds yet into a new one: its path, its parts and its bytes; None if nothing.
 
-    names: of runs and measures in the store at `root`. Raises LthError where one is not there, and where all archives
-    together would be larger than `LIMIT`.
+    names: of runs, with the kept steps that are to travel, and of measures in the store at `root`. Raises LthError
+    where one is not there, and where all archives together would be larger than `LIMIT`.
     """
-    new = sorted(set(names) - set(Archives(folder).files))
+    held = {file for files in Archives(folder).files.values() for file in files}
+    new = sorted({file for name, steps in names.items() for file in _files(root, name, steps)} - held)
     if not new:
         return None, 0, 0
     numbers = [chapter, *(f"{chapter}-{n}" for n in range(2, 1000))]
     archive = next(path for name in numbers if not (path := folder / f"{name}.zip").exists())
     there = sum(file.stat().st_size for file in folder.glob("*.zip"))
-    return archive, len(new), pack(new, root, archive, room=LIMIT - there)
+    parts = len({"/".join(file.split("/")[:2]) for file in new})
+    return archive, parts, pack(new, root, archive, room=LIMIT - there)
+
+
+def _files(root: Path, name: str, steps: Iterable[int]) -> list[str]:
+    """The files of a run or a measure that are to travel; of kept steps that were the start there is none."""
+    if not name.startswith("runs/"):
+        return [name]
+    kept = [f"{name}/step_{step}.safetensors" for step in steps]
+    whole = [f"{name}/{file}" for file in ("final.safetensors", "history.csv", "meta.json")]
+    return [*whole, *(file for file in kept if (root / file).exists())]
 
 
 def pack(names: Iterable[str], root: Path, archive: Path, room: float = LIMIT) -> int:

@@ -11,7 +11,7 @@ import ast
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lth.book.chapter import Chapter
+from lth.book.chapter import Chapter, Watched
 from lth.book.measures import Measures
 from lth.book.training import CHAPTER, training_cells
 from lth.data import Split
@@ -38,18 +38,22 @@ from lth.train import Run
 class Rehearsal:
     """What training would find.
 
-    there:    names of the runs that the store or an archive holds, "runs/KEY".
-    measures: those of the measures that training needs and that are there.
-    steps:    replica-steps of all networks, there or not, by kind: "resnet8 1x28x28 32" (model, images, batch size).
-    needed:   how many networks there are in all.
-    rough:    statements that cannot go on without the true networks; the counts are then a little too low.
+    looked_at: the runs that the store or an archive holds, "runs/KEY", and the kept steps that training starts from.
+    measures:  those of the measures that training needs and that are there.
+    steps:     replica-steps of all networks, there or not, by kind: "resnet8 1x28x28 32" (model, images, batch size).
+    needed:    how many networks there are in all.
+    rough:     statements that cannot go on without the true networks; the counts are then a little too low.
     """
 
-    there: set[str] = field(default_factory=set)
+    looked_at: dict[str, set[int]] = field(default_factory=dict)
     measures: set[str] = field(default_factory=set)
     steps: Counter[str] = field(default_factory=Counter)
     rough: int = 0
     seen: set[str] = field(default_factory=set)
+
+    @property
+    def there(self) -> set[str]:
+        return set(self.looked_at)
 
     @property
     def needed(self) -> int:
@@ -59,7 +63,13 @@ class Rehearsal:
         if key not in self.seen:
             self.seen.add(key)
             self.steps[kind] += steps
-            self.there |= {f"runs/{key}"} if there else set()
+            if there:
+                self.looked_at[f"runs/{key}"] = set()
+
+    def look(self, keys: Sequence[str], step: int) -> None:
+        for key in keys:
+            if f"runs/{key}" in self.looked_at:
+                self.looked_at[f"runs/{key}"].add(step)
 
 
 def rehearse(chapter: str, values: Mapping[str, Any]) -> Rehearsal:
@@ -98,7 +108,7 @@ def _pretends(chapter: Chapter, told: Rehearsal) -> Callable[..., Run]:
         final = concat([run.final for run in runs])
         history = pd.concat([run.history for run in runs], ignore_index=True)
         kept = {step: concat([run.at(step) for run in runs]) for step in sorted(set(plan.keep))}
-        return Run(final, history, kept, 0.0, {})
+        return Run(final, history, Watched(kept, lambda step: told.look(keys, step)), 0.0, {})
 
     return train
 

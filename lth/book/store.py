@@ -148,15 +148,19 @@ class Store:
     def read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
         """The stored runs of a population under their keys."""
         finals, histories, snapshots = [], [], {step: [] for step in sorted(set(keep))}
-        seconds, failed = 0.0, {}
+        seconds, failed, left_out = 0.0, {}, set()
         for r, key in enumerate(keys):
             meta = self.verify(key)
             seconds += meta["seconds"]
             if meta.get("failed") is not None:
                 failed[r] = meta["failed"]
+            gone = {step for step in snapshots if f"step_{step}.safetensors" in meta.get("left out", ())}
+            left_out |= gone
             folder, row = self.root / "runs" / key, population.frame.iloc[[r]].reset_index(drop=True)
             finals.append(replace(Population.load(folder / "final.safetensors", population.device), frame=row))
             for step, parts in snapshots.items():
+                if step in gone:
+                    continue
                 file = folder / f"step_{step}.safetensors"
                 kept = Population.load(file, population.device) if file.exists() else population[[r]].with_plus_zeros()
                 parts.append(replace(kept, frame=row))
@@ -164,7 +168,8 @@ class Store:
             histories.append(row.iloc[[0] * len(history)].reset_index(drop=True).assign(**history))
         final = concat(finals)
         history = pd.concat(histories, ignore_index=True)
-        return Run(final, history, {step: concat(parts) for step, parts in snapshots.items()}, seconds, failed)
+        kept = {step: concat(parts) for step, parts in snapshots.items() if step not in left_out}
+        return Run(final, history, kept, seconds, failed, frozenset(left_out))
 
     def verify(self, key: str) -> dict:
         """The meta data of a run whose files are whole; LthError, saying how to mend it, otherwise."""
