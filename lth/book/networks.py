@@ -12,15 +12,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from lth.book import ROOT
 from lth.errors import LthError, UsageError
+
+if TYPE_CHECKING:
+    from lth.population import Population
 
 SHIPPED = ROOT / "book" / "editions" / "networks"
 LIMIT = 60e6  # bytes of all archives together: they are part of every clone
@@ -66,6 +71,11 @@ class Archives:
             shutil.rmtree(partial, ignore_errors=True)
         return True
 
+    def read(self, file: str) -> bytes:
+        """The content of a file, by its name in a store."""
+        with self._opened(self.files["/".join(file.split("/")[:2])][file]) as archive:
+            return archive.read(file)
+
     def chapter(self, name: str) -> str:
         """The chapter that `name` was packed for first."""
         return next(iter(self.files[name].values())).stem.partition("-")[0]
@@ -75,6 +85,37 @@ class Archives:
             return zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise LthError(f"{path} is damaged ({error}): get it again with the book") from error
+
+
+def published(chapter: str, archives: Archives | None = None, **labels: object) -> Population:
+    """The trained networks that travel with a chapter: those that carry these labels, such as method="LT".
+
+    archives: those of the book if not given. The frame has the labels that the networks were trained under. LthError
+    where no network of the chapter travels, UsageError where none has such labels or several architectures have them.
+    """
+    from lth.population import Population, concat
+
+    archives, found, seen = archives or Archives(SHIPPED), [], {}
+    for name in archives.files:
+        if name.startswith("runs/") and archives.chapter(name) == chapter:
+            meta = json.loads(archives.read(f"{name}/meta.json"))
+            row = {"model": meta["model"], **meta["replica"]}
+            for label, value in row.items():
+                seen.setdefault(label, set()).add(value)
+            if all(row.get(label) == value for label, value in labels.items()):
+                found.append((name, meta["replica"]))
+    if not seen:
+        raise LthError(f"no networks of {chapter} travel with the book: `lth run {chapter}` trains some")
+    if not found:
+        known = "; ".join(f"{label}: {', '.join(map(str, sorted(seen.get(label, ['none']))[:9]))}" for label in labels)
+        raise UsageError(f"no network of {chapter} has these labels. There are {known}")
+    with tempfile.TemporaryDirectory() as folder:
+        networks = []
+        for name, row in sorted(found, key=lambda told: (told[1]["seed"], told[0])):
+            file = Path(folder) / f"{len(networks)}.safetensors"  # which stays mapped to memory
+            file.write_bytes(archives.read(f"{name}/final.safetensors"))
+            networks.append(Population.load(file).label(**row))
+    return concat(networks)
 
 
 def _tell_left_out(run: Path) -> None:
