@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help book gpu test lint bench lock clean env
+.PHONY: help book gpu test lint bench edition edition-status lock clean env
 export PYTHON
 BIN := .venv/bin
 
 help:  ## what can be made
-	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: env  ## run every chapter (preset quick, two CPU cores suffice), build the book, print where it is
 	$(BIN)/lth run --preset quick --out build/edition
@@ -22,6 +22,12 @@ lint: env  ## style and unused code
 bench: env  ## speed against plain PyTorch loops, which the book then shows
 	$(BIN)/python benchmarks/train.py --save
 	@for file in $(filter-out benchmarks/train.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
+
+edition: env  ## compute the published edition in nights, in the background; goes on where it was
+	$(BIN)/lth edition
+
+edition-status: env  ## which networks of it are there, which are missing, how many hours are left
+	$(BIN)/lth edition --status
 
 lock: env  ## write requirements.lock anew from the pins of pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --target build/uv uv==0.13.8

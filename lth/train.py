@@ -23,7 +23,7 @@ import torch
 from lth import checkpoint as checkpoints
 from lth.data import Data
 from lth.engine import Group, Plan
-from lth.errors import UsageError
+from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.losses import Penalty
 from lth.parallel import cores, keep_freed_memory, workers
@@ -83,6 +83,7 @@ class Run:
     seconds:   of wall time, for all replicas together, interruptions not counted.
     failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number, the last one where only its
                parameters are none in the end (`Population.sound`); {} is what one hopes for.
+    left_out:  steps that were kept once, and are not among the networks that travel with the book.
     """
 
     final: Population
@@ -90,9 +91,15 @@ class Run:
     snapshots: dict[int, Population]
     seconds: float
     failed: dict[int, int]
+    left_out: frozenset[int] = frozenset()
 
     def at(self, step: int) -> Population:
         """The population after `step` steps, which must have been one of `keep`."""
+        if step in self.left_out:
+            raise LthError(
+                f"step {step} of these networks does not travel with the book: move its archives out of "
+                "book/editions/networks and remove the runs (`lth store rm`), and they are trained again"
+            )
         if step not in self.snapshots:
             raise UsageError(f"step {step} was not kept: train(…, keep=[{step}]) keeps it")
         return self.snapshots[step]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lth import official
-from lth.book import CHAPTERS, cli, runner, site
+from lth.book import CHAPTERS, cli, files, runner, site
 from lth.book.claims import ledger
 from lth.book.presets import PRESETS, parameters
 from lth.book.settings import CHAPTER_PARAMETERS
@@ -262,7 +262,7 @@ def test_data_says_what_it_found(lth):
 
 
 def test_seconds():
-    assert [cli._seconds(text) for text in ("90s", "9m", "2h", "1h30m", "45")] == [90, 540, 7200, 5400, 45]
+    assert [files.seconds(text) for text in ("90s", "9m", "2h", "1h30m", "45")] == [90, 540, 7200, 5400, 45]
 
 
 def test_help_needs_no_torch():

@@ -11,6 +11,7 @@ import torch
 from lth.analysis import surface
 from lth.book import measures
 from lth.book.measures import Measures
+from lth.book.networks import Archives, pack
 from lth.errors import LthError, UsageError
 from lth.methods import init
 from lth.methods.tweaks import GradInit
@@ -134,3 +135,16 @@ def test_batch_norm_statistics_count(tmp_path, toy, asked):
     keep(HOW, networks, toy.train)
     keep(HOW, replace(networks, buffers={n: b + 0.1 for n, b in networks.buffers.items()}), toy.train)
     assert len(asked) == 2
+
+
+def test_measures_come_from_archives_and_tell_what_was_used(tmp_path, lenets, toy, asked):
+    keep = Measures(tmp_path / "store", Archives(tmp_path / "archives"))
+    assert not keep.known(HOW, lenets, toy.train)
+    first = keep(HOW, lenets, toy.train)
+    assert len(keep.used) == 3 and all((tmp_path / "store" / name).exists() for name in keep.used)
+    pack(keep.used, tmp_path / "store", tmp_path / "archives" / "a.zip")
+    other = Measures(tmp_path / "other", Archives(tmp_path / "archives"))
+    assert other.known(HOW, lenets, toy.train)
+    again = other(HOW, lenets, toy.train)
+    assert len(asked) == 3 and all(torch.equal(first[name], again[name]) for name in first)
+    assert other.used == keep.used

@@ -12,7 +12,7 @@ import torch
 from lth.book import networks
 from lth.book.networks import Archives, pack
 from lth.book.store import Store
-from lth.errors import LthError
+from lth.errors import LthError, UsageError
 from lth.identity import run_keys
 from lth.methods import prune
 from lth.recipe import Recipe
@@ -107,9 +107,60 @@ def test_the_books_own_archives_are_small_and_whole():
     """All of them together stay below 60 MB, and each file says what it is."""
     files = list(networks.SHIPPED.glob("*.zip"))
     assert sum(file.stat().st_size for file in files) < 60e6
-    for name, (path, members) in Archives().files.items():
-        assert Path(name).parts[0] in ("runs", "measures"), (path, name)
+    for name, members in Archives().files.items():
+        assert Path(name).parts[0] in ("runs", "measures"), name
         if name.startswith("runs/"):
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(members[f"{name}/meta.json"]) as archive:
                 meta = json.loads(archive.read(f"{name}/meta.json"))
-            assert {f"{name}/{file}" for file in meta["files"]} | {f"{name}/meta.json"} == set(members)
+            kept = {f"{name}/{file}" for file in meta["files"] if file.startswith("step_")}
+            whole = {f"{name}/{file}" for file in meta["files"]} - kept | {f"{name}/meta.json"}
+            assert whole <= set(members) <= whole | kept
+
+
+def test_a_chapter_adds_only_what_no_archive_holds(trained, tmp_path, monkeypatch):
+    store, _, names = trained
+    folder, none = tmp_path / "archives", dict.fromkeys(names, ())
+    assert networks.add("lt_basin", {names[0]: [6]}, store.root, folder)[:2] == (folder / "lt_basin.zip", 1)
+    before = (folder / "lt_basin.zip").read_bytes()
+    assert networks.add("lt_basin", none, store.root, folder)[:2] == (folder / "lt_basin-2.zip", 1)
+    assert networks.add("tweaks", none | {names[0]: [0, 6]}, store.root, folder) == (None, 0, 0)
+    assert networks.add("tweaks", none | {names[1]: [6]}, store.root, folder)[:2] == (folder / "tweaks.zip", 1)
+    assert (folder / "lt_basin.zip").read_bytes() == before
+    held = Archives(folder)
+    assert set(held.files) == set(names) and {held.chapter(name) for name in names} == {"lt_basin"}
+    monkeypatch.setattr(networks, "LIMIT", 1_000)
+    (store.root / "measures").mkdir()
+    (store.root / "measures" / "ab.safetensors").write_bytes(b"measured")
+    with pytest.raises(LthError, match=r"would have .* leave out a chapter, or train fewer"):
+        networks.add("tweaks", {"measures/ab.safetensors": ()}, store.root, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["lt_basin-2.zip", "lt_basin.zip", "tweaks.zip"]
+
+
+def test_kept_steps_that_nobody_looks_at_stay_behind(trained, toy, tmp_path, monkeypatch):
+    """The rest of the run is there to the bit; who asks for such a step hears why it is not."""
+    store, start, names = trained
+    whole = store.train(start, toy, RECIPE, keep=[0, 6])
+    networks.add("lt_basin", dict.fromkeys(names, ()), store.root, tmp_path / "archives")
+    monkeypatch.setattr("lth.book.store.train", None)
+    run = Store(tmp_path / "other", Archives(tmp_path / "archives")).train(start, toy, RECIPE, keep=[0, 6])
+    assert torch.equal(run.final.theta(), whole.final.theta()) and run.history.equals(whole.history)
+    assert torch.equal(run.at(0).theta(), start.theta())
+    with pytest.raises(LthError, match="step 6 of these networks does not travel with the book"):
+        run.at(6)
+    networks.add("tweaks", dict.fromkeys(names, [6]), store.root, tmp_path / "archives")
+    run = Store(tmp_path / "third", Archives(tmp_path / "archives")).train(start, toy, RECIPE, keep=[0, 6])
+    assert torch.equal(run.at(6).theta(), whole.at(6).theta())
+
+
+def test_the_first_weights_are_in_no_archive(trained):
+    """What a seed gives again is drawn again: only what training made is kept."""
+    store, _, names = trained
+    for name in names:
+        assert sorted(path.name for path in (store.root / name).iterdir()) == [
+            "final.safetensors", "history.csv", "meta.json", "step_6.safetensors"  # of steps 0 and 6 that are kept
+        ]  # fmt: skip
+
+
+def test_an_execution_that_does_not_say_what_it_used_is_told(tmp_path):
+    with pytest.raises(UsageError, match="execute it again with `lth run lt_basin`"):
+        networks.used(tmp_path / "lt_basin")

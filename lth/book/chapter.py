@@ -7,7 +7,8 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from lth import data as datasets
 from lth.analysis.learning import learns
 from lth.book import ROOT, claims, control, figures
 from lth.book.files import absolute, data_set, default_root, settle_environment, shown, write_text
+from lth.book.measures import Measures
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS, Facts, Settings
 from lth.book.store import Store, device_name
@@ -48,6 +50,7 @@ class Chapter:
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
         """`values`: the notebook's variables, of which the chapter's parameters are checked and kept."""
         control.obey_stop()
+        control.step_back()
         settle_environment()
         figures.house_style()
         self.started = time.time()
@@ -62,7 +65,9 @@ class Chapter:
         self.data = datasets.load(self.parameters.dataset, self.device)
         self.parameters.check(Facts.of(self.data))
         self.store = Store(default_root())
+        self.measure = Measures(self.store.root)  # keeps what was measured, network by network
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
+        self.looked_at: dict[str, set[int]] = {}  # and the kept steps of it that were asked for
         self.learned = False  # whether any network did more than guess
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
@@ -79,7 +84,9 @@ class Chapter:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
             run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
-        self.runs |= self.store.meta(population, self.data, recipe, **kind)
+        known = self.store.meta(population, self.data, recipe, **kind)
+        self.runs |= known
+        self.note_networks()
         if told := failures(population, run):
             print(told)
         run = run.without_failed()
@@ -91,7 +98,7 @@ class Chapter:
                 f"{max(run.failed.values())} on. "
                 f"A lower lr than {recipe.lr:g} may help"
             )
-        return run
+        return replace(run, snapshots=Watched(run.snapshots, lambda step: self._note_step(known, step)))
 
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
         """Keeps a table as data/NAME.csv, and the figure drawn from it as figures/NAME.png, which is shown."""
@@ -144,10 +151,7 @@ class Chapter:
         )
 
     def provenance(self) -> pd.DataFrame:
-        """Where these results come from, as a table; kept as provenance.json. Call it last.
-
-        networks.json has the names of all that the chapter used of the store.
-        """
+        """Where these results come from, as a table; kept as provenance.json. Call it last."""
         trained = pd.DataFrame(self.runs.values())
         failed = sum(run.get("failed") is not None for run in self.runs.values())
         stamp = {
@@ -169,9 +173,36 @@ class Chapter:
         }
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / "provenance.json", json.dumps(stamp, indent=1))
-        write_text(self.out / "networks.json", json.dumps([f"runs/{key}" for key in sorted(self.runs)], indent=0))
+        self.note_networks()
         flat = {**stamp, "parameters": ", ".join(f"{k}={v}" for k, v in stamp["parameters"].items())}
         return pd.DataFrame({"what": flat.keys(), "this execution": [str(value) for value in flat.values()]})
+
+    def note_networks(self) -> None:
+        """Keeps the names of all that the chapter used of the store, runs and measures, as networks.json.
+
+        name → the kept steps of a run that were looked at.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        used = {f"runs/{key}": sorted(self.looked_at.get(key, ())) for key in self.runs}
+        used |= {name: [] for name in self.measure.used}
+        lines = (f"{json.dumps(name)}: {json.dumps(steps)}" for name, steps in sorted(used.items()))
+        write_text(self.out / "networks.json", "{\n" + ",\n".join(lines) + "\n}\n")
+
+    def _note_step(self, keys: Iterable[str], step: int) -> None:
+        for key in keys:
+            self.looked_at.setdefault(key, set()).add(step)
+
+
+class Watched(dict[int, Population]):
+    """Kept networks by step, of which it is told which are looked at."""
+
+    def __init__(self, kept: Mapping[int, Population], looked: Callable[[int], None]) -> None:
+        super().__init__(kept)
+        self.looked = looked
+
+    def __getitem__(self, step: int) -> Population:
+        self.looked(step)
+        return super().__getitem__(step)
 
 
 def failures(population: Population, run: Run) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 import warnings
@@ -13,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from lth.book import CHAPTERS, ROOT
-from lth.book.files import absolute, data_set, default_root, settle_environment
+from lth.book.edition_cli import edition_command, networks_cli
+from lth.book.files import absolute, data_set, default_root, seconds, settle_environment
 from lth.errors import LthError, Stopped, UsageError
 
 TIME_IS_UP = 75  # stopped and kept: the same command goes on for as long as it ends with this code
@@ -27,6 +27,8 @@ cli = typer.Typer(
 )
 store_cli = typer.Typer(no_args_is_help=True, help="The store of trained networks: what is in it, what to remove.")
 cli.add_typer(store_cli, name="store")
+cli.add_typer(networks_cli, name="networks")
+cli.command("edition")(edition_command)
 
 
 def app() -> None:
@@ -108,6 +110,9 @@ def run(
         str | None,
         typer.Option(help="Stop cleanly after this long, e.g. 9m, 90s, 2h; the same command goes on (exit code 75)."),
     ] = None,
+    train_only: Annotated[
+        bool, typer.Option("--train-only", help="Only train: no measures, tables and figures.")
+    ] = False,
     out: Annotated[
         Path, typer.Option(parser=absolute, metavar="FOLDER", help="For the results: one folder per chapter.")
     ] = Path("build/edition"),
@@ -121,14 +126,25 @@ def run(
     from lth.book.scorecard import came_out
 
     _known_device(device)
-    deadline = time.monotonic() + _seconds(time_limit) if time_limit else None
+    deadline = time.monotonic() + seconds(time_limit) if time_limit else None
+    out = default_root() / "trained" if train_only else out
     plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
     for chapter, values in plan.items():
         started = time.monotonic()
         with Bar() as bar:
             folder = runner.execute(
-                chapter, values, preset=preset, device=device, out=out, deadline=deadline, display=bar
+                chapter,
+                values,
+                preset=preset,
+                device=device,
+                out=out,
+                deadline=deadline,
+                display=bar,
+                training=train_only,
             )
+        if train_only:
+            print(f"{chapter}: trained in {time.monotonic() - started:.0f} s: all networks are in {default_root()}")
+            continue
         print(f"{chapter}: done in {time.monotonic() - started:.0f} s: {_short(folder)}")
         print(f"  {came_out(folder)}")
 
@@ -321,13 +337,6 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return {name: data_set(value) if name == "dataset" else value for name, value in pairs.items()}
 
 
-def _seconds(text: str) -> float:
-    """«9m», «90s», «1h30m», «120» (seconds) in seconds."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
-    if not match or not text:
-        raise UsageError(f"--time-limit {text}: write for example 90s, 9m or 1h30m")
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
 
 
 def _short(path: Path) -> Path:

@@ -61,3 +61,12 @@ def write_text(path: Path, text: str) -> None:
 def file_name(device: str) -> str:
     """A short name of the machine: «CPU: Intel(R) Xeon(R), 2 cores» → cpu-intel-xeon-2-cores.json"""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", device.lower())).strip("-") + ".json"
+
+
+def seconds(text: str) -> float:
+    """«9m», «90s», «1h30m», «120» (seconds) in seconds."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    if not match or not text:
+        raise UsageError(f"--time-limit {text}: write for example 90s, 9m or 1h30m")
+    hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lth.book.networks import Archives
 from lth.describe import describe, tensors_hash
 from lth.errors import LthError, UsageError
 from lth.parallel import map_replicas
@@ -35,9 +36,14 @@ Measured = pd.DataFrame | Tensors
 
 @dataclass(frozen=True)
 class Measures:
-    """The measures under `root`, the folder of a store."""
+    """The measures under `root`, the folder of a store, and those in the archives that come with the book.
+
+    used: names of those that were asked for, "measures/KEY.safetensors".
+    """
 
     root: Path
+    archives: Archives = Archives()
+    used: set[str] = field(default_factory=set, compare=False)
 
     def __call__(self, measure: Callable[..., Measured], population: Population, *args: Any, **options: Any) -> Any:
         """`measure(population, *args, **options)`; networks of which that is known are read, the others are kept.
@@ -51,17 +57,15 @@ class Measures:
         Raises UsageError for a measure whose name does not say what it does, LthError where a file is damaged and
         where the store cannot be written to.
         """
-        told = describe("what is measured", [args, options])
-        shared = {"version": VERSION, "measure": _named(measure), "arguments": told}
-        keys = [_key(shared, population[[r]]) for r in range(len(population))]
-        missing = [r for r, key in enumerate(keys) if not self._file(key).exists()]
+        keys = _keys(measure, population, args, options)
+        missing = [r for r, key in enumerate(keys) if not self._holds(key)]
         size = 1 if population.device.type == "cpu" else TOGETHER
 
         def find(rows: list[int]) -> None:
             some = population[rows].label(**{PLACE: range(len(rows))})
             found = measure(some, *args, **options)
             for place, r in enumerate(rows):
-                self._write(keys[r], _of_one(found, some, place), str(shared["measure"]))
+                self._write(keys[r], _of_one(found, some, place), str(_named(measure)))
 
         chunks = [missing[at : at + size] for at in range(0, len(missing), size)]
         if size == 1:
@@ -69,7 +73,16 @@ class Measures:
         else:
             for rows in chunks:
                 find(rows)
+        self.used.update(f"measures/{self._file(key).name}" for key in keys)
         return _joined([self._read(key) for key in keys], population)
+
+    def known(self, measure: Callable[..., Measured], population: Population, *args: Any, **options: Any) -> bool:
+        """Whether all of that was measured before."""
+        return all(map(self._holds, _keys(measure, population, args, options)))
+
+    def _holds(self, key: str) -> bool:
+        """Whether a measure is here, or can be brought."""
+        return self._file(key).exists() or self.archives.bring(f"measures/{self._file(key).name}", self.root)
 
     def _file(self, key: str) -> Path:
         return self.root / "measures" / f"{key}.safetensors"
@@ -109,6 +122,13 @@ def _named(measure: Any) -> Any:
         )
     told = describe("a measure", measure) if is_dataclass(measure) else kind.__qualname__
     return {"module": kind.__module__, "what": told}
+
+
+def _keys(measure: Any, population: Population, args: tuple[Any, ...], options: dict[str, Any]) -> list[str]:
+    """What the measure of each network is kept under."""
+    told = describe("what is measured", [args, options])
+    shared = {"version": VERSION, "measure": _named(measure), "arguments": told}
+    return [_key(shared, population[[r]]) for r in range(len(population))]
 
 
 def _key(shared: dict[str, Any], one: Population) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from lth.book import CHAPTERS, ROOT
 from lth.book.files import ABANDONED, default_root, shown, write_text
 from lth.book.presets import PRESETS, check_data, parameters, unknown
+from lth.book.training import training_cells
 from lth.errors import LthError, Stopped, UsageError
 
 KERNEL = "lth-runner"
@@ -76,8 +77,13 @@ def execute(
     out: Path,
     deadline: float | None,
     display: Display,
+    training: bool = False,
+    nice: int = 0,
 ) -> Path:
     """Run one chapter's notebook with these parameters; returns its folder out/CHAPTER.
+
+    training: only what its training needs (`lth.book.training`): the folder then has nothing but networks.json, which
+    grows while it trains. nice: how much it lets others go first, 19 at most.
 
     The notebook is told the name of its data set: where that lies is nobody else's business, and on no page.
     The folder is replaced whole, at the end: whatever happens before, an older result stays. Ctrl-C, SIGTERM
@@ -93,13 +99,17 @@ def execute(
         _kernel(Path(folder) / "jupyter")
         settings = {
             "JUPYTER_PATH": Path(folder) / "jupyter",
-            "LTH_OUT": partial,
+            "LTH_OUT": out / chapter if training else partial,
             "LTH_CONTROL": channel,
             "LTH_DATASET": values.get("dataset", ""),
             "LTH_PRESET": preset,
             "LTH_DEVICE": device,
+            "LTH_NICE": nice or "",
         }
         os.environ.update({name: str(value) for name, value in settings.items()})
+        if training:
+            write_text(Path(folder) / source.name, json.dumps(_only_training(chapter)))
+            source = Path(folder) / source.name
         failure: list[BaseException] = []
         told = {name: shown(value) if name == "dataset" else value for name, value in values.items()}
         arguments = (source, partial / source.name, told, failure)
@@ -111,10 +121,21 @@ def execute(
             raise Stopped(f"{chapter}: stopped{_left(channel)}. The same command goes on from there")
         if failure:
             raise _explain(chapter, failure[0], partial / source.name) from failure[0]
+        if training:
+            return out / chapter
         _forget_paths(partial / source.name)
         target = out / chapter
         _swap(partial, target)
     return target
+
+
+def _only_training(chapter: str) -> dict[str, Any]:
+    """The chapter's notebook without its measures, tables and figures."""
+    notebook = json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8"))
+    first = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    cells = [empty | {"id": f"training-{n}", "source": code} for n, code in enumerate(training_cells(chapter))]
+    return notebook | {"cells": [first, *cells]}
 
 
 def _own(chapter: str) -> str:

@@ -64,7 +64,7 @@ class Store:
         plan = Plan(data, recipe, **kind)
         check(population, plan)
         keys = run_keys(population, plan)
-        missing = [r for r, key in enumerate(keys) if not self._holds(key)]
+        missing = [r for r, key in enumerate(keys) if not self.holds(key)]
         if missing:
             name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
             checkpoint = self.root / "checkpoints" / f"{name}.safetensors"
@@ -89,9 +89,9 @@ class Store:
                     "under what it was before, and will be trained again. Let it only read, from a frozen dataclass",
                     stacklevel=2,
                 )
-        return self._read(keys, population, plan.keep)
+        return self.read(keys, population, plan.keep)
 
-    def _holds(self, key: str) -> bool:
+    def holds(self, key: str) -> bool:
         """Whether a run is here, or can be brought."""
         return (self.root / "runs" / key).exists() or self.archives.bring(f"runs/{key}", self.root)
 
@@ -145,17 +145,22 @@ class Store:
         }
         write_text(partial / "meta.json", json.dumps(meta, indent=1))
 
-    def _read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
+    def read(self, keys: Sequence[str], population: Population, keep: Sequence[int]) -> Run:
+        """The stored runs of a population under their keys."""
         finals, histories, snapshots = [], [], {step: [] for step in sorted(set(keep))}
-        seconds, failed = 0.0, {}
+        seconds, failed, left_out = 0.0, {}, set()
         for r, key in enumerate(keys):
             meta = self.verify(key)
             seconds += meta["seconds"]
             if meta.get("failed") is not None:
                 failed[r] = meta["failed"]
+            gone = {step for step in snapshots if f"step_{step}.safetensors" in meta.get("left out", ())}
+            left_out |= gone
             folder, row = self.root / "runs" / key, population.frame.iloc[[r]].reset_index(drop=True)
             finals.append(replace(Population.load(folder / "final.safetensors", population.device), frame=row))
             for step, parts in snapshots.items():
+                if step in gone:
+                    continue
                 file = folder / f"step_{step}.safetensors"
                 kept = Population.load(file, population.device) if file.exists() else population[[r]].with_plus_zeros()
                 parts.append(replace(kept, frame=row))
@@ -163,7 +168,8 @@ class Store:
             histories.append(row.iloc[[0] * len(history)].reset_index(drop=True).assign(**history))
         final = concat(finals)
         history = pd.concat(histories, ignore_index=True)
-        return Run(final, history, {step: concat(parts) for step, parts in snapshots.items()}, seconds, failed)
+        kept = {step: concat(parts) for step, parts in snapshots.items() if step not in left_out}
+        return Run(final, history, kept, seconds, failed, frozenset(left_out))
 
     def verify(self, key: str) -> dict:
         """The meta data of a run whose files are whole; LthError, saying how to mend it, otherwise."""
