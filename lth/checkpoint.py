@@ -18,14 +18,14 @@ KINDS = ("params", "masks", "buffers")  # of a population's tensors
 def save(groups: Sequence[Group], path: Path, name: str, seconds: float) -> None:
     """Writes where all replicas stand, after `seconds` of training, to one file, whole or not at all."""
     standings = [group.standing() for group in groups]
-    tensors = {n: torch.cat([s.tensors[n] for s in standings]).contiguous().cpu() for n in standings[0].tensors}
+    tensors = {n: torch.cat([s.tensors[n].cpu() for s in standings]).contiguous() for n in standings[0].tensors}
     for step in sorted({step for s in standings for step in s.kept}):
         kept = [s.kept[step] for s in standings if step in s.kept]
         for kind in KINDS:
             for n in getattr(kept[0], kind):
                 tensors[f"kept.{step}.{kind}.{n}"] = torch.cat([getattr(k, kind)[n] for k in kept]).cpu()
     told = [
-        {"replicas": len(group.work), "step": s.step, "logged": s.logged, "history": s.history}
+        {"replicas": len(group), "step": s.step, "logged": s.logged, "history": s.history}
         for group, s in zip(groups, standings, strict=True)
     ]
     save_tensors(path, tensors, {"name": name, "seconds": seconds, "groups": told})
@@ -41,7 +41,7 @@ def restore(path: Path, name: str, population: Population, keep: Sequence[int]) 
         if header["name"] != name:
             raise UsageError(f"{path} is the checkpoint of another run: remove it or name another file")
         standings, used = [], dict.fromkeys(sorted(set(keep)), 0)
-        changing = {n: t.to(population.device) for n, t in tensors.items() if not n.startswith("kept.")}
+        changing = {n: t for n, t in tensors.items() if not n.startswith("kept.")}
         start = 0
         for told in header["groups"]:
             rows = slice(start, start + told["replicas"])

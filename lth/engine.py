@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lth import optim
+from lth import memory, optim
 from lth.batches import Batches
 from lth.data import Data
 from lth.errors import LthError
 from lth.losses import Penalty
 from lth.population import Population, Tensors
 from lth.recipe import Recipe
-from lth.step import BLOCK, Step, likes_channels_last
+from lth.step import BLOCK, Step, doubts_layout, faster, kind_of_step, likes_channels_last
 
 if TYPE_CHECKING:
     from lth.train import MaskUpdate, Probe
@@ -69,15 +70,52 @@ class Group:
     """Replicas that are trained together: a working copy of them, their optimiser's state, their history.
 
     rows: their places in the population. On a GPU all replicas are one group, if its memory holds them; on a CPU,
-    where stacked replicas are slower than a loop, each is a group of its own.
+    where stacked replicas are slower than a loop, each is a group of its own. Only a group at work takes the device's
+    memory: before and afterwards what it is lies in the host's.
     """
 
     def __init__(self, population: Population, rows: slice, plan: Plan, standing: Standing | None = None) -> None:
         """`standing`: to go on from there; otherwise `begin` comes first."""
         self.population, self.rows, self.plan = population, rows, plan
-        mine = population[rows]
-        copy = _channels_last if likes_channels_last(mine) else torch.clone
-        self.work = replace(
+        self.frame = population.frame.iloc[rows].reset_index(drop=True)
+        seeds, examples = [int(seed) for seed in self.frame["seed"]], len(plan.data.train)
+        self.batches = Batches(seeds, examples, plan.recipe.batch_size, plan.recipe.augment)
+        # steps done, steps at the last row of the history, steps whose examples are in line
+        self.step = self.logged = self.loaded = plan.recipe.first_step
+        self.history: list[dict[str, Any]] = []
+        self.kept: dict[int, Population] = {}
+        self.upcoming: tuple[int, Any] | None = None  # a step and the examples from there on
+        self.work: Population | None = None
+        self.taking: Step | None = None
+        self.resting: Tensors = {}  # what it is while it is not at work, see `Step.tensors`
+        self.begun = standing is not None
+        self.midway = not self.begun  # whether it stands inside a step, where nothing of it may be saved
+        self.recorded = population.device.type == "cpu"  # whether the step is ready to be taken
+        self.too_big = False  # for the device's memory
+        if standing is not None:
+            self.step = self.loaded = standing.step
+            self.logged, self.history, self.kept = standing.logged, standing.history, standing.kept
+            self.resting = standing.tensors
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def begin(self) -> None:
+        """What happens before the first step."""
+        with self._in_memory():
+            self._to_work()
+        if self.too_big:
+            return
+        self._events()
+        if self.population.device.type == "cuda" and len(self) < len(self.population):
+            self.rest()  # until its turn comes
+        self.begun, self.midway = True, False
+
+    def _to_work(self) -> None:
+        """Puts the replicas on the device, as they were given or where they rested."""
+        mine, plan = self.population[self.rows], self.plan
+        copy = _channels_last if likes_channels_last(mine, plan.recipe.precision) else torch.clone
+        work = replace(
             mine,
             params={n: copy(p.detach()) for n, p in mine.params.items()},
             masks={n: copy(m) for n, m in mine.masks.items()},
@@ -85,55 +123,86 @@ class Group:
         )
         teacher, penalty = plan.teacher, plan.penalty
         if teacher is not None:
-            teacher = teacher.repeat(len(self.work)) if len(teacher) == 1 else teacher[rows]
-        penalty = penalty and penalty[rows]
-        self.taking = Step(self.work, plan.data, plan.recipe, teacher, penalty, masks_change=bool(plan.updates))
-        seeds, examples = self.work.seeds, len(plan.data.train)
-        self.batches = Batches(seeds, examples, plan.recipe.batch_size, plan.recipe.augment)
-        # steps done, steps at the last row of the history, steps whose examples are in line
-        self.step = self.logged = self.loaded = plan.recipe.first_step
-        self.history: list[dict[str, Any]] = []
-        self.kept: dict[int, Population] = {}
-        self.upcoming: tuple[int, Any] | None = None  # a step and the examples from there on
-        self.midway = standing is None  # whether it stands inside a step, where nothing of it may be saved
-        self.recorded = self.work.device.type == "cpu"  # whether the step is ready to be taken
-        self.too_big = False  # for the device's memory
-        if standing is not None:
-            self.step = self.loaded = standing.step
-            self.logged, self.history, self.kept = standing.logged, standing.history, standing.kept
-            for name, tensor in self.taking.tensors().items():
-                tensor.copy_(standing.tensors[name])
-            self.taking.note_masks()
+            teacher = teacher.repeat(len(self)) if len(teacher) == 1 else teacher[self.rows]
+        penalty = penalty and penalty[self.rows]
+        taking = Step(work, plan.data, plan.recipe, teacher, penalty, masks_change=bool(plan.updates))
+        if self.resting:
+            for name, tensor in taking.tensors().items():
+                tensor.copy_(self.resting[name])
+            taking.note_masks()
+        self.work, self.taking, self.resting = work, taking, {}
 
-    def begin(self) -> None:
-        """What happens before the first step."""
-        self._events()
-        self.midway = False
+    def rest(self) -> None:
+        """Gives back the device's memory; what is to go on from, or to be saved, stays in the host's."""
+        if self.taking is not None:
+            self.resting = {name: tensor.cpu() for name, tensor in self.taking.tensors().items()}
+            self.work = self.taking = None
+            self.loaded, self.recorded = self.step, self.population.device.type == "cpu"
 
     def standing(self) -> Standing:
         """Where it is; shares its memory."""
-        return Standing(self.step, self.logged, self.history, self.taking.tensors(), self.kept)
+        tensors = self.taking.tensors() if self.taking is not None else self.resting
+        return Standing(self.step, self.logged, self.history, tensors, self.kept)
 
     def halves(self) -> list[Group]:
-        """The same replicas as two groups that go on from where this one is."""
+        """The same replicas as two groups that go on from where this one is, which ends."""
+        self.rest()
         start, stop, standing = self.rows.start, self.rows.stop, self.standing()
         middle = (start + stop) // 2
         cuts = slice(start, middle), slice(middle, stop)
-        return [Group(self.population, c, self.plan, standing[c.start - start : c.stop - start]) for c in cuts]
+        parts = [standing[c.start - start : c.stop - start] if self.begun else None for c in cuts]
+        return [Group(self.population, cut, self.plan, part) for cut, part in zip(cuts, parts, strict=True)]
 
     def get_ready(self) -> None:
-        """Compiles and records the step, before the first one; `too_big` says that there was not enough memory.
+        """Before the first step: to work, and on a GPU the step is compiled and recorded.
 
-        Always in the same thread: the compiler does not survive being called from several.
+        `too_big` says that there was not enough memory for that; LthError where one replica is too big. Always in the
+        same thread: the compiler does not survive being called from several.
         """
-        if self.recorded:
+        if self.taking is not None and self.recorded:
             return
+        self.midway = True  # the step is rehearsed, which a Ctrl-C may leave undone in part
+        with self._in_memory():
+            if not self.recorded:
+                self._settle_layout()
+            if self.taking is None:
+                self._to_work()
+            if not self.recorded:
+                self.taking.record()
+                self.recorded = True
+        self.midway = False
+
+    def _settle_layout(self) -> None:
+        """Times the step with the channels last and first, where nobody knows which is faster on this GPU."""
+        mine, precision = self.population, self.plan.recipe.precision
+        if mine.device.type == "cpu" or not doubts_layout(mine, precision):
+            return
+        kind, seconds = kind_of_step(mine, precision), {}
+        for last in (True, False):
+            self.rest()
+            faster[kind] = last
+            try:
+                self._to_work()
+                seconds[last] = self.taking.rehearse()
+            finally:
+                del faster[kind]
+        faster[kind] = min(seconds, key=seconds.get)
+        self.rest()
+
+    @contextmanager
+    def _in_memory(self) -> Iterator[None]:
+        """Notes where the device's memory is short."""
         try:
-            self.taking.record()
-            self.recorded = True
-        except torch.OutOfMemoryError:
-            if len(self.work) == 1:
+            yield
+        except RuntimeError as error:
+            if not memory.is_short(error):
                 raise
+            if len(self) == 1:
+                size, name = self.plan.recipe.batch_size, self.population.model.name
+                raise LthError(
+                    f"one {name} and a batch of {size} images do not fit into the memory of {self.population.device}: "
+                    "take a smaller batch_size"
+                ) from error
             self.too_big = True
 
     def advance(self) -> None:
@@ -154,14 +223,14 @@ class Group:
                 self.upcoming = stop, self._examples(stop, self._next_event())
             self._events()
             if stop == self.plan.recipe.steps:
-                self.release()
+                self.rest()
         self.midway = False
 
     def _examples(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         if self.upcoming and self.upcoming[0] == start:
             return self.upcoming[1]
         order, moves = self.batches.between(start, stop)
-        if self.work.device.type == "cuda":
+        if self.population.device.type == "cuda":
             order, moves = order.pin_memory(), None if moves is None else moves.pin_memory()
         return order, moves
 
@@ -231,24 +300,19 @@ class Group:
 
     def result(self) -> Population:
         """A contiguous copy of the replicas as they are now."""
-        copy = lambda ts: {n: t.clone(memory_format=torch.contiguous_format) for n, t in ts.items()}  # noqa: E731
-        work = self.work
-        copied = replace(work, params=copy(work.params), masks=copy(work.masks), buffers=copy(work.buffers))
+        of, tensors = self.population, self.standing().tensors
+        options = {"device": of.device, "memory_format": torch.contiguous_format, "copy": True}
+        copy = lambda kind: {n: tensors[f"{kind}.{n}"].to(**options) for n in getattr(of, kind)}  # noqa: E731
+        copied = Population(of.model, copy("params"), copy("masks"), copy("buffers"), self.frame)
         return copied.with_plus_zeros()
 
     def table(self) -> pd.DataFrame:
         """The history, replica by replica, with the replicas' own columns in front."""
         cell = lambda value, r: value[r] if isinstance(value, list) else value  # noqa: E731
-        rows = [{n: cell(v, r) for n, v in entry.items()} for r in range(len(self.work)) for entry in self.history]
-        owners = np.repeat(np.arange(len(self.work)), len(self.history))
-        table = self.work.frame.iloc[owners].reset_index(drop=True).assign(**pd.DataFrame(rows))
+        rows = [{n: cell(v, r) for n, v in entry.items()} for r in range(len(self)) for entry in self.history]
+        owners = np.repeat(np.arange(len(self)), len(self.history))
+        table = self.frame.iloc[owners].reset_index(drop=True).assign(**pd.DataFrame(rows))
         return table[table[BELONGS]].drop(columns=BELONGS).reset_index(drop=True)
-
-    def release(self) -> None:
-        """Gives back the memory that the step took, once training is over."""
-        self.taking.take = self.taking.network = self.taking.teacher = self.taking.variables = self.taking.optimised = (
-            None
-        )
 
 
 def _numbers(measured: Any) -> list[float]:

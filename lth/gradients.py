@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -11,25 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lth.data import Split
+from lth.memory import in_less_room
 from lth.population import Population, Tensors
+from lth.precision import full_precision
 
 CHUNK = 1000  # images at a time
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """No tf32, which convolutions on a GPU use unless told otherwise: second derivatives need the digits. And the same
-    digits again the next time, as what is trained from them is stored under a name that depends on each."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-    cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
-
-
+@in_less_room
 @full_precision()
 def mean_gradients(population: Population, split: Split) -> tuple[Tensors, Tensor]:
     """∇L and L of the mean cross-entropy over all of `split`: name → (R, *shape), and (R,).

@@ -25,8 +25,10 @@ from torch.nn import functional as F
 
 from lth.data import Split
 from lth.errors import LthError, UsageError
+from lth.memory import in_less_room, room
 from lth.models import Model
 from lth.parallel import map_replicas
+from lth.precision import full_precision
 from lth.stacked import stack
 
 Tensors = dict[str, Tensor]
@@ -174,14 +176,15 @@ class Population:
         depends on the others; on a GPU as many as there is memory for when each is given so many `images` at once."""
         if self.device.type == "cpu":
             return map_replicas(run, [slice(r, r + 1) for r in range(len(self))])
-        size = max(1, TOGETHER // (self.model.outputs * images))
+        size = max(1, room(TOGETHER) // (self.model.outputs * images))
         return [run(slice(r, r + size)) for r in range(0, len(self), size)]
 
+    @in_less_room
     @torch.no_grad()
     def logits(self, split: Split) -> Tensor:
-        """Outputs before the softmax on all images of `split`: (R, N, classes)."""
+        """Outputs before the softmax on all images of `split`, in full precision: (R, N, classes)."""
         dtype = next(iter(self.params.values())).dtype
-        pieces = split.pieces(BATCH[self.device.type])
+        pieces = split.pieces(room(BATCH[self.device.type]))
         if self.device.type == "cpu":
 
             def forward(replica: int) -> Tensor:
@@ -191,7 +194,8 @@ class Population:
             return torch.stack(map_replicas(torch.no_grad()(forward), range(len(self))))
         network, replicas = self.network().eval(), len(self)
         images = (split.pixels(piece).to(dtype).repeat(1, replicas, 1, 1) for piece in pieces)
-        return torch.cat([network(x).reshape(len(x), replicas, -1).transpose(0, 1) for x in images], dim=1)
+        with full_precision():
+            return torch.cat([network(x).reshape(len(x), replicas, -1).transpose(0, 1) for x in images], dim=1)
 
     def evaluate(self, split: Split, together: int = 16) -> pd.DataFrame:
         """The frame with three more columns: mean cross-entropy `loss` (nats), `error` and `accuracy` (0 … 1).

@@ -9,26 +9,32 @@ training loop, and masks and rates may change under it. On a CPU the same code r
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lth import losses, optim
+from lth import losses, memory, optim
 from lth.batches import crop_and_flip
 from lth.data import Data
 from lth.losses import Penalty
 from lth.population import Population, Tensors, classes
+from lth.precision import products
 from lth.recipe import PER_REPLICA, Recipe
 
 WIDE = 5_000_000  # parameters; larger networks get all cores of a CPU (`lth.train.threads_each`)
 BLOCK = 100  # steps whose examples are put on the device at a time
+FEW = 16  # channels; GPUs have been seen to handle convolutions of fewer badly with these as last axis
+SPARE = 1.2  # how much more memory a recording is given than its rehearsal took
 
 
 class Step:
     """Trains `work` in place, a step at each call, on the examples that `load` puts in line."""
+
+    recordable = True  # until a recording fails: afterwards torch takes no other in the same process
 
     def __init__(
         self,
@@ -54,7 +60,7 @@ class Step:
         named = dict(self.network.named_parameters())
         self.variables = [named[name] for name in work.params]
         self.teacher = teacher.network().eval() if teacher is not None and self.used["distill"] else None
-        self.channels_last = likes_channels_last(work)
+        self.channels_last = likes_channels_last(work, recipe.precision)
         self.clock = torch.zeros(2, dtype=torch.int64, device=device)
         self.cursor, self.slot = self.clock  # the step it is, and its place among the examples in line
         self.order = torch.zeros(BLOCK, replicas, recipe.batch_size, dtype=torch.int64, device=device)
@@ -64,6 +70,7 @@ class Step:
         self.lasted = torch.full((replicas,), recipe.first_step, dtype=torch.int64, device=device)  # steps until then
         self.ones = torch.ones(replicas, dtype=self.dtype, device=device)
         self.optimised = self._optimised()
+        self.compiled = False
         self.take = self._take
 
     def _column(self, name: str) -> Tensor:
@@ -108,12 +115,13 @@ class Step:
     # --- the step ---------------------------------------------------------------------------------------
 
     def _take(self) -> None:
-        objective, loss, accuracy = self._objective()
+        loss, accuracy = self._objective()
+        objective = loss if self.penalty is None else loss + self._penalty()
         grads = torch.autograd.grad(objective, self.variables, self.ones)  # a replica's loss knows its own weights
         self._update(grads, loss.detach(), accuracy)
 
-    def _objective(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What is minimised, the loss that is part of it, and the accuracy, on this step's batch: (r,) each."""
+    def _objective(self) -> tuple[Tensor, Tensor]:
+        """Loss, without the penalty, and accuracy on this step's batch: (r,) each."""
         index = self.order.index_select(0, self.slot)[0].T  # (B, r)
         images = self.data.train.images.index_select(0, index.reshape(-1))
         if self.moves is not None:
@@ -122,7 +130,7 @@ class Step:
         images = self.data.train.scaled(images).to(self.dtype).view(*index.shape, *images.shape[1:]).flatten(1, 2)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with self._products():
+        with self._halves():
             logits = self.network(images)
             taught = None
             if self.teacher is not None:
@@ -135,13 +143,15 @@ class Step:
             other = losses.distillation(logits, taught.to(self.dtype).reshape(logits.shape), self.recipe.temperature)
             loss = torch.lerp(loss, other, self.rates["distill"])
         accuracy = (classes(logits.detach()) == labels).to(self.dtype).mean(0)
-        if self.penalty is None:
-            return loss, loss, accuracy
-        stacked = {n: v.reshape(p.shape) for v, (n, p) in zip(self.variables, self.work.params.items(), strict=True)}
-        return loss + self.penalty(stacked, self.work.masks), loss, accuracy
+        return loss, accuracy
 
-    def _products(self) -> contextlib.AbstractContextManager:
-        """In which precision matrices are multiplied."""
+    def _penalty(self) -> Tensor:
+        """(r,). Not compiled: its tensors have other shapes in every round of a ladder."""
+        stacked = {n: v.reshape(p.shape) for v, (n, p) in zip(self.variables, self.work.params.items(), strict=True)}
+        return self.penalty(stacked, self.work.masks)
+
+    def _halves(self) -> contextlib.AbstractContextManager:
+        """With bf16: what is multiplied is rounded to half of its bits."""
         if self.recipe.precision != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(self.work.device.type, torch.bfloat16, cache_enabled=False)
@@ -161,67 +171,121 @@ class Step:
     def record(self) -> None:
         """Compiles the step and records it as a CUDA graph, which `take` then replays. Nothing is trained.
 
-        Raises torch.OutOfMemoryError where the replicas do not fit into the device's memory together.
+        Where it cannot be recorded, `take` goes on without a graph, and a warning says so. Raises what
+        `lth.memory.is_short` knows, before recording, where the replicas do not fit into the device's memory together.
+        """
+        self.rehearse()
+        self.take = self._take_unrecorded
+        if not Step.recordable:
+            return
+        memory.free()
+        free, _ = torch.cuda.mem_get_info(self.work.device)
+        if self.needed * SPARE > free:
+            raise torch.OutOfMemoryError(f"a step takes {self.needed / 2**30:.2f} GiB, {free / 2**30:.2f} are free")
+        stream, graph = torch.cuda.current_stream(self.work.device), torch.cuda.CUDAGraph()
+        try:
+            with products(self.recipe.precision), torch.cuda.device(self.work.device), torch.cuda.graph(graph):
+                self._take()
+            self.take = graph.replay
+        except Exception as error:
+            torch.cuda.set_stream(stream)  # which a recording that failed may have left
+            Step.recordable = False
+            warnings.warn(f"no graph of the step, which is slower: recording it failed: {_told(error)}", stacklevel=2)
+
+    def _take_unrecorded(self) -> None:
+        with products(self.recipe.precision):
+            self._take()
+
+    def rehearse(self) -> float:
+        """Compiles the step, if that has not been done, and takes it a few times without training anything.
+
+        Returns the seconds of one step, and notes in `needed` the bytes of memory that it takes on the way.
         """
         # what is compiled serves all populations of the same kind; by default eight kinds at most
         kinds = torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10_000)
-        with kinds, _arithmetic(self.recipe.precision), torch.cuda.device(self.work.device):
+        with kinds, products(self.recipe.precision), torch.cuda.device(self.work.device):
             aside = torch.cuda.Stream()  # recording asks for a stream that is not the default one
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
-                self.compile()
+                seconds = self._rehearse() if self.compiled else self.compile()
             torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._take()
-        self.take = graph.replay
+        return seconds
 
-    def compile(self) -> None:
-        """Compiles the step where that is possible, and says so where it is not."""
+    def compile(self) -> float:
+        """Compiles the step where that is possible, and says so where it is not; seconds of a step, see `rehearse`."""
         parts = self._objective, self._update
         self._objective, self._update = (torch.compile(part, dynamic=False) for part in parts)
+        self.compiled = True
         try:
-            self._rehearse()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # no compiler on this machine, or something it does not know
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"torch.compile failed; training goes on without it, slower: {reason}", stacklevel=2)
-            self._objective, self._update = parts
-            self._rehearse()
+            return self._rehearse()
+        except Exception as error:  # no compiler on this machine, something it does not know, or a fault of the step
+            if memory.is_short(error):
+                raise
+            reason = _told(error)
+        memory.free()  # not above, where the error still holds what was made
+        self._objective, self._update = parts
+        seconds = self._rehearse()  # where the step itself is at fault, it fails here again, as it is
+        warnings.warn(f"no compiled step, which is slower: compiling it failed: {reason}", stacklevel=2)
+        return seconds
 
-    def _rehearse(self) -> None:
-        """A few times the same step, then undone: the first ones compile and choose kernels."""
-        changing = [*self.tensors().values(), self.clock]
-        before = [tensor.clone() for tensor in changing]
+    def _rehearse(self) -> float:
+        """A few times the same step, then undone: the first one compiles and chooses kernels."""
+        changing, device = [*self.tensors().values(), self.clock], self.work.device
+        before, on_gpu = [tensor.clone() for tensor in changing], device.type == "cuda"
         try:
-            for _ in range(3):
+            for again in range(3):
+                if again == 1:
+                    if on_gpu:
+                        torch.cuda.synchronize(device)
+                        torch.cuda.reset_peak_memory_stats(device)
+                        held = torch.cuda.memory_allocated(device)
+                    started = time.perf_counter()
                 self._take()
                 self.clock.copy_(before[-1])
+            if on_gpu:
+                torch.cuda.synchronize(device)
+                self.needed = torch.cuda.max_memory_allocated(device) - held
+            return (time.perf_counter() - started) / 2
         finally:
             for tensor, old in zip(changing, before, strict=True):
                 tensor.copy_(old)
 
 
-def likes_channels_last(population: Population) -> bool:
-    """Whether convolutions are fastest with the channels as last axis: those of large networks on a CPU are not."""
-    convolves = any(p.ndim == 5 for p in population.params.values())
-    return convolves and not (population.device.type == "cpu" and is_wide(population))
+def _told(error: BaseException) -> str:
+    """In a line, the error that was the cause of all."""
+    while before := error.__cause__ or error.__context__:
+        error = before
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+faster: dict[tuple[str, str, str], bool] = {}  # kind of step and GPU → whether it likes its channels last, as timed
+
+
+def kind_of_step(population: Population, precision: str) -> tuple[str, str, str]:
+    """What decides which layout is faster: architecture, precision, GPU."""
+    return str(population.model), precision, torch.cuda.get_device_name(population.device)
+
+
+def likes_channels_last(population: Population, precision: str) -> bool:
+    """Whether convolutions are fastest with the channels as last axis: those of large networks on a CPU are not.
+
+    On a GPU neither may be those of few channels, which must be tried (`doubts_layout`).
+    """
+    if population.device.type == "cpu":
+        return _channels(population) > 0 and not is_wide(population)
+    return _channels(population) > 0 and faster.get(kind_of_step(population, precision), True)
+
+
+def doubts_layout(population: Population, precision: str) -> bool:
+    """Whether nobody knows yet which layout is faster on this GPU."""
+    return 0 < _channels(population) < FEW and kind_of_step(population, precision) not in faster
+
+
+def _channels(population: Population) -> int:
+    """The most channels that go into a convolution of one replica; 0 where there is none."""
+    return max((p.shape[2] for p in population.params.values() if p.ndim == 5), default=0)
 
 
 def is_wide(population: Population) -> bool:
     """Whether a network has more than `WIDE` parameters."""
     return sum(shape.numel() for shape in population.model.shapes.params.values()) > WIDE
-
-
-@contextlib.contextmanager
-def _arithmetic(precision: str) -> Iterator[None]:
-    """Whether fp32 products may be rounded to tf32, and kernels are chosen by trying; as it was before, afterwards."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
-    cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before

@@ -7,7 +7,6 @@ there a run can be stopped.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 import warnings
@@ -21,6 +20,7 @@ import pandas as pd
 import torch
 
 from lth import checkpoint as checkpoints
+from lth import memory
 from lth.data import Data
 from lth.engine import Group, Plan
 from lth.errors import LthError, UsageError
@@ -178,8 +178,9 @@ def train(
         threads = threads_each(population)
         at_once = cores() // threads if on_cpu else 1
         with workers(at_once, threads) as spread:
-            if standings == [None]:
-                spread(Group.begin, groups)
+            while waiting := [group for group in groups if not group.begun]:
+                spread(Group.begin, waiting)
+                groups = _halved(groups)
             while unfinished := [group for group in groups if group.step < recipe.steps]:
                 behind = sorted(unfinished, key=lambda group: group.step)
                 chosen = behind[:at_once] if on_cpu else unfinished[:1]
@@ -199,7 +200,7 @@ def train(
         if not any(group.midway for group in groups):  # otherwise the checkpoint before stays
             save()
         raise
-    lasted = torch.cat([group.taking.lasted for group in groups]).tolist()
+    lasted = torch.cat([group.standing().tensors["lasted"].cpu() for group in groups]).tolist()
     final = concat([group.result() for group in groups])
     ended = [min(step, recipe.steps - (not sound)) for step, sound in zip(lasted, final.sound(), strict=True)]
     run = Run(
@@ -235,15 +236,13 @@ def threads_each(population: Population) -> int:
 
 def _halved(groups: list[Group]) -> list[Group]:
     """The groups, with two halves in the place of each that did not fit into the device's memory."""
-    if any(group.too_big and len(group.work) == len(group.population) for group in groups):  # said once
-        warnings.warn(f"{len(groups[0].work)} replicas do not fit into {groups[0].work.device} together", stacklevel=3)
-    halved = []
-    for group in groups:
-        halved += group.halves() if group.too_big else [group]
-        if group.too_big:
-            group.release()
-    gc.collect()
-    torch.cuda.empty_cache()
+    if not any(group.too_big for group in groups):
+        return groups
+    of = groups[0].population
+    if any(group.too_big and len(group) == len(of) for group in groups):  # said once
+        warnings.warn(f"{len(of)} replicas do not fit into {of.device} together", stacklevel=3)
+    halved = [part for group in groups for part in (group.halves() if group.too_big else [group])]
+    memory.free()
     return halved
 
 
@@ -272,6 +271,10 @@ def check(population: Population, plan: Plan) -> None:
             )
     if late := [step for step in plan.keep if not recipe.first_step <= step <= recipe.steps]:
         raise UsageError(f"step {late[0]} cannot be kept: the run goes from {recipe.first_step} to {recipe.steps}")
+    if recipe.precision == "bf16" and population.device.type == "cuda":
+        name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        if major < 8:
+            raise UsageError(f"bf16 needs compute capability 8.0, {name} has {major}.{minor}: take precision='fp32'")
     if recipe.batch_size > len(data.train):
         raise UsageError(
             f"batch_size={recipe.batch_size} is more than the {len(data.train)} training images of {data.name}: "
@@ -297,8 +300,8 @@ def check(population: Population, plan: Plan) -> None:
 
 
 def _progress(groups: Sequence[Group], recipe: Recipe) -> Progress:
-    replicas = sum(len(group.work) for group in groups)
-    step = sum(group.step * len(group.work) for group in groups) / replicas
+    replicas = sum(len(group) for group in groups)
+    step = sum(group.step * len(group) for group in groups) / replicas
     latest = [accuracy for group in groups for accuracy in (group.history[-1]["accuracy"] if group.history else ())]
     known = [accuracy for accuracy in latest if accuracy == accuracy]
     return Progress(replicas, step, recipe.steps, float(np.mean(known)) if known else math.nan)

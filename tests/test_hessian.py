@@ -14,7 +14,6 @@ from pyhessian import hessian as PyHessian
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from lth import gradients
 from lth.analysis import hessian, hessian_matrix
 from lth.analysis.hessian import Spectrum
 from lth.analysis.lanczos import krylov
@@ -342,14 +341,3 @@ def test_what_has_no_hessian_is_refused():
         hessian.top(population, split, k=4, steps=3)
     with pytest.raises(UsageError, match="all of them failed"):
         hessian.lanczos(population.without(np.array([True, True])), split)
-
-
-def test_tf32_is_off_meanwhile_only():
-    cudnn, before = torch.backends.cudnn, torch.backends.cudnn.allow_tf32
-    try:
-        cudnn.allow_tf32 = True
-        with gradients.full_precision():
-            assert not cudnn.allow_tf32
-        assert cudnn.allow_tf32
-    finally:
-        cudnn.allow_tf32 = before

@@ -27,9 +27,10 @@ from lth.analysis.hessian_matrix import matrix
 from lth.analysis.lanczos import krylov
 from lth.data import Split
 from lth.errors import UsageError
-from lth.gradients import full_precision
+from lth.memory import in_less_room, room
 from lth.parallel import cores, map_replicas
 from lth.population import Population
+from lth.precision import full_precision
 
 EXACT = 5000  # active parameters, at most, of an exact Hessian
 PRODUCT = {"cpu": 2**20, "cuda": 2**28}  # numbers that layers put out for the images of one block
@@ -41,6 +42,7 @@ ENTRIES = {"cpu": 2**20, "cuda": 2**25}  # the same, where all entries of a Hess
 # --- products -----------------------------------------------------------------------------------------------
 
 
+@in_less_room
 @full_precision()
 def hvp(population: Population, split: Split, v: Tensor) -> Tensor:
     """H v of each replica, with zeros outside the mask: (R, P) → (R, P), parameters in the order of `theta`."""
@@ -66,8 +68,8 @@ def _products(population: Population, split: Split) -> Callable[[Tensor], Tensor
         loss = F.cross_entropy(logits, split.labels[block].repeat_interleave(replicas), reduction="sum")
         return torch.autograd.grad(loss, params, create_graph=True)
 
-    room = population.model.outputs * replicas * len(split) <= KEPT[population.device.type]
-    kept = [gradient(block) for block in blocks] if room else ()
+    small = population.model.outputs * replicas * len(split) <= room(KEPT[population.device.type])
+    kept = [gradient(block) for block in blocks] if small else ()
 
     def multiply(vectors: Tensor) -> Tensor:
         vectors = vectors * mask
@@ -84,7 +86,7 @@ def _products(population: Population, split: Split) -> Callable[[Tensor], Tensor
 
 def _images(population: Population, numbers: dict[str, int]) -> int:
     """How many images to take at a time."""
-    return max(16, numbers[population.device.type] // (population.model.outputs * len(population)))
+    return max(room(16), room(numbers[population.device.type]) // (population.model.outputs * len(population)))
 
 
 # --- spectra ------------------------------------------------------------------------------------------------
@@ -167,6 +169,7 @@ def lanczos(population: Population, split: Split, steps: int = 100, probes: int 
     return lanczos_at(population, split, [steps], probes, seed)[0]
 
 
+@in_less_room
 @full_precision()
 def lanczos_at(
     population: Population, split: Split, steps: Sequence[int], probes: int = 1, seed: int = 0
@@ -227,6 +230,7 @@ class Top(NamedTuple):
     residuals: Tensor
 
 
+@in_less_room
 @full_precision()
 def top(
     population: Population,
@@ -303,7 +307,7 @@ def _each(run: Callable[[slice], Sequence[Tensor]], population: Population, vect
     if population.device.type == "cpu":
         parts = map_replicas(run, [slice(r, r + 1) for r in rows])
     else:
-        size = max(1, TOGETHER // (vectors * population.theta().shape[1])) if len(rows) == len(population) else 1
+        size = max(1, room(TOGETHER) // (vectors * population.theta().shape[1])) if len(rows) == len(population) else 1
         parts = [run(slice(r, r + size)) for r in rows[::size]]
     every = []
     for tensors in zip(*parts, strict=True):

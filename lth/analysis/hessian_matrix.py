@@ -29,9 +29,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lth.data import Split
-from lth.gradients import full_precision
+from lth.memory import in_less_room, room
 from lth.parallel import cores, map_replicas
 from lth.population import Population
+from lth.precision import full_precision
 
 LIMIT = {"cpu": 2**22, "cuda": 2**28}  # numbers that layers put out, over all directions of one backward pass
 
@@ -57,6 +58,7 @@ class Passage(NamedTuple):
     delta: Tensor
 
 
+@in_less_room
 @full_precision()
 def matrix(population: Population, split: Split, images_at_once: int) -> Tensor:
     """Hessian of the first replica's mean cross-entropy in its n active parameters, in the order of θ: (n, n) float64.
@@ -64,7 +66,7 @@ def matrix(population: Population, split: Split, images_at_once: int) -> Tensor:
     The network is in evaluation mode and computes in its own precision; blocks of images are summed in float64. On a
     CPU every core has its share of the blocks.
     """
-    blocks = split.pieces(images_at_once)
+    blocks = split.pieces(room(images_at_once))
     count = cores() if population.device.type == "cpu" else 1
     total = sum(map_replicas(lambda share: _sum(population, split, share), [blocks[k::count] for k in range(count)]))
     return total / len(split)
@@ -154,7 +156,7 @@ def _by_neuron(rows: Tensor, passages: Sequence[Passage], probes: Sequence[Tenso
     row, column, own = torch.cat(row), torch.cat(column), len(first.layer.row)
     a, delta, above = a[column], delta[row[own:]], column[own:] - first.a.shape[1] - 1
     z = [passage.z for passage in passages]
-    together, start = max(1, LIMIT[rows.device.type] // sum(out.numel() for out in z)), 0
+    together, start = max(1, room(LIMIT[rows.device.type]) // sum(out.numel() for out in z)), 0
     counts = list(enumerate(first.layer.row.bincount(minlength=first.z.shape[1]).tolist()))
     for at in range(0, len(counts), together):
         some = counts[at : at + together]

@@ -16,9 +16,11 @@ import torch
 
 from lth.data import Split
 from lth.errors import UsageError
-from lth.gradients import full_precision, mean_gradients
+from lth.gradients import mean_gradients
+from lth.memory import in_less_room
 from lth.methods import prune
 from lth.population import Population, Tensors
+from lth.precision import full_precision
 
 TEMPERATURE = 200.0  # what GraSP's authors divide the logits by, so that the loss is nearly that of a uniform guess
 
@@ -32,6 +34,7 @@ def snip(population: Population, split: Split) -> Tensors:
     return _telling({name: (population.params[name] * gradients[name]).abs() for name in population.masks})
 
 
+@in_less_room
 @full_precision()
 def grasp(population: Population, split: Split, temperature: float = TEMPERATURE) -> Tensors:
     """w ⊙ (H g), by how much the gradient's squared norm falls if a weight goes [Wang et al. 2020].

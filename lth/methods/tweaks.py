@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from lth import seeds as streams
 from lth.data import Split
 from lth.errors import UsageError
-from lth.gradients import full_precision
+from lth.memory import in_less_room
 from lth.methods import init
 from lth.population import Population, Tensors
+from lth.precision import full_precision
 
 
 def change(population: Population, **options: Any) -> Population:
@@ -77,6 +78,7 @@ class GradInit:
     limit: float = 1.0
     variant: Literal["through", "held"] = "through"
 
+    @in_less_room
     @full_precision()
     def __call__(self, population: Population, split: Split) -> Tensors:
         if len(split) < self.batch_size + self.batch_size // 2:
