@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pretend_gpu import pretend_gpu
 
 from lth.book import cli, doctor
 from lth.engine import Group
@@ -28,6 +29,20 @@ def test_a_step_is_that_of_the_judge_in_double_precision():
     assert row["result"] == "well" and not row["note"]
     assert 0 < row["loss_off"] < doctor.LOSS / 100 and 0 < row["weights_off"] < doctor.WEIGHTS / 100
     assert row["milliseconds"] > 0 and row["first_step_seconds"] > 0
+
+
+@pytest.mark.parametrize("way", doctor.WAYS)
+def test_a_gpu_takes_the_step_in_each_way(way):
+    with pretend_gpu() as gpu:
+        row = doctor.tried(lambda: doctor.one_step("lenet_300_100", "cuda", way, {}))
+    assert row["result"] == "well" and not row["note"], row
+    assert gpu.graphs == (way == "recorded")
+
+
+def test_a_gpu_is_asked_for_both_layouts_and_halves():
+    with pretend_gpu():
+        for check in (lambda: doctor.in_layout("channels-last", "cuda", 2, 1), lambda: doctor.halved("cuda")):
+            assert doctor.tried(check)["result"] == "well"
 
 
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
@@ -76,14 +91,14 @@ def test_a_group_is_halved_and_ends_the_same():
 
 
 def test_a_half_that_goes_on_elsewhere_is_found(monkeypatch):
-    halves = Group.halves
+    advance = Group.advance
 
     def wrong(group):
-        found = halves(group)
-        found[1].work.params["fc1.weight"].mul_(1.1)
-        return found
+        if group.rows == slice(2, 4) and group.step == 1:
+            group.work.params["fc1.weight"].mul_(1.1)
+        advance(group)
 
-    monkeypatch.setattr(Group, "halves", wrong)
+    monkeypatch.setattr(Group, "advance", wrong)
     assert "do not end where the whole does" in doctor.tried(lambda: doctor.halved("cpu"))["note"]
 
 

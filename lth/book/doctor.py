@@ -1,9 +1,9 @@
 """What this machine makes of the library: `lth doctor`, for a report that can be pasted.
 
-Every check trains with `lth.train.train`, as a chapter does; only what `Step.record` does is changed, so that the same
-step is taken as it stands ("eager"), compiled, and compiled and recorded. The judge is the processor in double
-precision: it takes the same step, and the results are compared in numbers. The networks have Swish in place of ReLU:
-where a number is zero but for rounding, a ReLU passes the gradient or stops it, and the step differs by a hundredth.
+Every check trains with `lth.train.train`, as a chapter does; only switches are set, so that a GPU takes the same step
+as it stands ("eager"), compiled, and compiled and recorded. The judge is the processor in double precision: it takes
+the same step, and the results are compared in numbers. The networks have Swish in place of ReLU: where a number is zero
+but for rounding, a ReLU passes the gradient or stops it, and the step differs by a hundredth.
 """
 
 from __future__ import annotations
@@ -45,11 +45,7 @@ from lth.train import Progress, train
 REPLICAS, BATCH = 2, 4
 LOSS, WEIGHTS = 1e-4, 1e-3
 TOLERANCE = f"Tolerance: {LOSS:g} of the loss; for the weights {WEIGHTS:g} of how far the step moves them."
-WAYS = {  # what happens where `train` would have a GPU's step compiled and recorded
-    "eager": lambda taking: None,
-    "compiled": Step.compile,
-    "recorded": Step.record,
-}
+WAYS = ("eager", "compiled", "recorded")
 
 
 def examine(device: str, minutes: float, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -154,7 +150,7 @@ def one_step(name: str, device: str, way: str, judge: dict[str, Any]) -> dict[st
 
     recipe = Recipe(steps=1 + more, batch_size=BATCH, schedule="constant")
     begun = clock(device)
-    with patch.object(Step, "record", WAYS[way]):
+    with switched(way, device):
         run = train(population.to(device), data.to(device), recipe, keep=[1], probes=[FIRST], watch=watch)
     first = run.history[run.history.step == 1]
     moved = (judge["theta"] - population.theta().double()).norm(dim=1)
@@ -168,6 +164,17 @@ def one_step(name: str, device: str, way: str, judge: dict[str, Any]) -> dict[st
         "first_step_seconds": times[0] - begun,
         "milliseconds": 1e3 * (times[-1] - times[0]) / more,
     }
+
+
+@contextlib.contextmanager
+def switched(way: str, device: str) -> Iterator[None]:
+    """Has a GPU neither compile nor record the step, or not record it, or both as usual."""
+    with contextlib.ExitStack() as switches:
+        if device == "cuda" and way != "recorded":
+            switches.enter_context(patch.object(Step, "recordable", False))
+        if device == "cuda" and way == "eager":
+            switches.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 FIRST = training.Probe(1, lambda population, data: {}, at_start=False)  # so that each step has a row of the history
