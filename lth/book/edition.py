@@ -256,7 +256,7 @@ def run(out: Path, deadline: float | None, display: Display) -> Iterator[tuple[S
         standing.advance(deadline, display)
 
 
-def trained(chapter: str) -> dict[str, set[int]]:
+def trained(chapter: str, out: Path) -> dict[str, set[int]]:
     """All that the store holds of the edition's training of a chapter, finished or not, as `Standing.used` names it.
 
     Of networks in the middle of their training only those that further training starts from: which others the chapter
@@ -267,7 +267,7 @@ def trained(chapter: str) -> dict[str, set[int]]:
     names: dict[str, set[int]] = {}
     for row in EDITION:
         if row.chapter == chapter:
-            standing = Standing(row, Path())
+            standing = Standing(row, out)
             if not standing.trained(-1):  # by other commands, perhaps
                 found = rehearse(chapter, row.values())
                 names |= found.looked_at | {name: set() for name in found.measures}

@@ -48,7 +48,7 @@ def networks_pack(
     if store:
         from lth.book.edition import trained
 
-        names = trained(chapter)
+        names = trained(chapter, edition)
     else:
         names = used(edition / chapter)
     archive, parts, size = add(chapter, names, default_root())
