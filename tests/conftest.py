@@ -55,6 +55,14 @@ def double(population: Population) -> Population:
     return replace(wide, buffers={n: b.double() for n, b in wide.buffers.items()})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest tests are left to `LTH_THOROUGH=1`."""
+    if "LTH_THOROUGH" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip("takes long: LTH_THOROUGH=1 runs it too, and .ci/run"))
+
+
 @pytest.fixture(autouse=True)
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests of what several threads do together are marked `threads`."""
