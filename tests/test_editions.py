@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from scipy import stats
 
 from lth.analysis import similarity
@@ -16,6 +17,7 @@ from lth.book.claims import PUBLISHED, ledger
 from lth.book.measures import Measures
 from lth.book.networks import Archives, add, published, used
 from lth.book.presets import parameters
+from lth.book.rehearsal import rehearse
 from lth.book.site import check
 from lth.book.store import Store
 
@@ -127,9 +129,11 @@ def test_a_chapter_from_its_archive_alone_is_the_same(chapter, tmp_path, monkeyp
         space = dict(values)
         for cell in cells:
             exec(cell, space)
+        plt.close("all")
         return tmp_path / name
 
     first = run("first", tmp_path / "none")
+    assert rehearse(chapter, values).there == {name for name in used(first) if name.startswith("runs/")}
     add(chapter, used(first), tmp_path / "store of first", tmp_path / "archives")
     monkeypatch.setattr("lth.book.store.train", None)
     again = run("again", tmp_path / "archives")
