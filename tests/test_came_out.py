@@ -51,7 +51,8 @@ def test_a_page_counts_and_shows(edition, tmp_path):
     assert ":alt: Two lines." in told and "\nLines.\n" in told and "[Data]" not in told
     assert (source / "book" / "came_out" / "lt_basin.png").read_bytes() == b"a picture"
     main = ledger()["E8.lt_barrier"]
-    assert f"- {main.statement}: [reproduced]{{.verdict .reproduced}} ({main.metric}: 1 [0.5, 2], n = 20)" in page
+    number = f"({main.metric}: 1 [0.5, 2], n = 20)"
+    assert f"- {main.statement.rstrip('.')}: [reproduced]{{.verdict .reproduced}} {number}" in page
 
 
 def test_every_claim_counts_once(edition):

@@ -8,11 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from scipy import stats
 
-from lth.book import CHAPTERS, claims
+from lth.analysis import similarity
+from lth.book import CHAPTERS, ROOT, claims, networks
 from lth.book.claims import PUBLISHED, ledger
+from lth.book.measures import Measures
+from lth.book.networks import Archives, add, published, used
+from lth.book.presets import parameters
+from lth.book.rehearsal import rehearse
 from lth.book.site import check
+from lth.book.store import Store
 
 
 @pytest.mark.parametrize("chapter, notebook", CHAPTERS.items())
@@ -59,3 +66,80 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
     finding, told = findings["E8.lt_barrier"], stats.binomtest(sum(connected), len(connected)).proportion_ci(0.95)
     assert finding.n == len(connected) and finding.value == pytest.approx(100 * np.mean(connected))
     assert [finding.low, finding.high] == pytest.approx([100 * told.low, 100 * told.high])
+
+
+def basin() -> dict[str, list[float]]:
+    """How far tickets and scratch networks end from their pruning solution, from the networks alone."""
+    folder = PUBLISHED / "lt_basin" / "data"
+    solutions = published("lt_basin", model="lenet5", method="Pruned (diff. init.)")
+    solutions = solutions[np.argsort(solutions.frame.solution)]
+    order = {number: r for r, number in enumerate(solutions.frame.solution)}
+    means = {}
+    told = pd.read_csv(folder / "distances.csv").set_index(["method", "seed"])
+    for method in ("LT", "Scratch (diff. init.)"):
+        ends = published("lt_basin", model="lenet5", method=method)
+        target = solutions[[order[number] for number in ends.frame.solution]]
+        found = ends.frame.assign(d_final=similarity.l2_distances(ends, target).diagonal())
+        here = told.loc[[(method, seed) for seed in found.seed]]
+        assert found.d_final.to_numpy() == pytest.approx(here.d_final.to_numpy(), rel=1e-4)
+        means[method] = found[here.accuracy.to_numpy() > 20].groupby("solution").d_final.mean()
+    return {"E8.d_final": (means["Scratch (diff. init.)"] / means["LT"]).dropna().tolist()}
+
+
+MEASURED_AGAIN = {"lt_basin": basin}  # chapter → claim → its samples, from the networks that travel with the book
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_claim_comes_out_again_from_the_networks_that_travel(chapter):
+    if not list(networks.SHIPPED.glob(f"{chapter}*.zip")):
+        pytest.skip(f"no networks of {chapter} travel with the book yet")
+    if not (PUBLISHED / chapter / "networks.json").exists():
+        pytest.skip(f"the published edition of {chapter} is older than its networks")
+    if chapter not in MEASURED_AGAIN:
+        pytest.skip(f"no claim of {chapter} is measured again here yet")
+    for claim_id, samples in MEASURED_AGAIN[chapter]().items():
+        told = claims.findings(PUBLISHED)[claim_id]
+        again = claims.judge(ledger()[claim_id], samples, claims.stamp(PUBLISHED / chapter)["parameters"])
+        assert (again.n, again.outcome) == (told.n, told.outcome)
+        assert [again.value, again.low, again.high] == pytest.approx([told.value, told.low, told.high], rel=1e-4)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_all_that_an_edition_used_travels_or_nothing(chapter):
+    """A chapter whose networks travel is executed again without training any."""
+    if not list(networks.SHIPPED.glob(f"{chapter}*.zip")) or not (PUBLISHED / chapter / "networks.json").exists():
+        pytest.skip(f"no networks of the published edition of {chapter} travel with the book yet")
+    assert set(used(PUBLISHED / chapter)) <= set(Archives().files)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("chapter", ["lt_basin", "dst_updates"])
+def test_a_chapter_from_its_archive_alone_is_the_same(chapter, tmp_path, monkeypatch):
+    """Where nothing is but the archive nothing is trained, and tables and verdicts are the same to the bit."""
+    notebook = json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"][1:]
+    values = parameters(chapter, "smoke").model_dump()
+
+    def run(name: str, archives: Path) -> Path:
+        monkeypatch.setenv("LTH_OUT", str(tmp_path / name))
+        monkeypatch.setenv("LTH_STORE", str(tmp_path / f"store of {name}"))
+        for kind in (Store, Measures):
+            made = lambda root, kind=kind: kind(root, Archives(archives))  # noqa: E731
+            monkeypatch.setattr(f"lth.book.chapter.{kind.__name__}", made)
+        space = dict(values)
+        for cell in cells:
+            exec(cell, space)
+        plt.close("all")
+        return tmp_path / name
+
+    first = run("first", tmp_path / "none")
+    assert rehearse(chapter, values).there == {name for name in used(first) if name.startswith("runs/")}
+    add(chapter, used(first), tmp_path / "store of first", tmp_path / "archives")
+    monkeypatch.setattr("lth.book.store.train", None)
+    again = run("again", tmp_path / "archives")
+    tables = sorted(path.name for path in (first / "data").iterdir())
+    assert tables == sorted(path.name for path in (again / "data").iterdir()) and len(tables) > 2
+    for name in tables:
+        assert (again / "data" / name).read_bytes() == (first / "data" / name).read_bytes(), name
+    for name in ("claims.json", "networks.json"):
+        assert (again / name).read_text(encoding="utf-8") == (first / name).read_text(encoding="utf-8")

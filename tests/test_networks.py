@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from lth.book import networks
+from lth.book.cli import cli
 from lth.book.networks import Archives, pack
 from lth.book.store import Store
 from lth.errors import LthError, UsageError
@@ -164,3 +166,24 @@ def test_the_first_weights_are_in_no_archive(trained):
 def test_an_execution_that_does_not_say_what_it_used_is_told(tmp_path):
     with pytest.raises(UsageError, match="execute it again with `lth run lt_basin`"):
         networks.used(tmp_path / "lt_basin")
+
+
+def test_the_commands_pack_list_and_unpack(trained, tmp_path, monkeypatch):
+    store, _, names = trained
+    told = tmp_path / "edition" / "lt_basin" / "networks.json"
+    told.parent.mkdir(parents=True)
+    told.write_text(json.dumps({names[0]: [6], names[1]: []}), encoding="utf-8")
+    monkeypatch.setattr(networks, "SHIPPED", tmp_path / "archives")
+    monkeypatch.setenv("LTH_STORE", str(store.root))
+    call = lambda *words: CliRunner().invoke(cli, ["networks", *words], catch_exceptions=False).output  # noqa: E731
+    pack_it = ("pack", "3", "--edition", str(tmp_path / "edition"))
+    assert "lt_basin.zip: 2 parts, 0." in call(*pack_it)
+    assert "nothing that is not packed yet" in call(*pack_it)
+    assert "2 networks, 0 measures" in call("ls") and "of 60 MB" in call("ls")
+    monkeypatch.setenv("LTH_STORE", str(tmp_path / "other"))
+    assert "2 parts more, 0 were there" in call("unpack", "lt_basin")
+    assert "0 parts more, 2 were there" in call("unpack")
+    assert (tmp_path / "other" / names[0] / "step_6.safetensors").exists()
+    assert not (tmp_path / "other" / names[1] / "step_6.safetensors").exists()
+    with pytest.raises(UsageError, match="no archive in .* has networks of tweaks"):
+        call("unpack", "tweaks")

@@ -68,6 +68,22 @@ def test_a_failing_cell_leaves_the_older_result(run, tmp_path):
     assert str(kept) in str(failure.value) and "ZeroDivisionError" in kept.read_text(encoding="utf-8")
 
 
+def test_only_what_trains_is_executed(run, tmp_path):
+    """What is used is noted in the folder of the chapter as it goes; no notebook, no older result is touched."""
+    kind = """
+import os, pathlib
+class Trainer:
+    def train(self, x):
+        folder = pathlib.Path(os.environ["LTH_OUT"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "networks.json").write_text(f"{x} {os.environ['LTH_NICE']}")
+"""
+    folder = run(kind, "chapter = Trainer()\n1 / 0", "chapter.train(x)", "2 / 0", training=True, nice=3)
+    assert [path.name for path in folder.iterdir()] == ["networks.json"]
+    assert (folder / "networks.json").read_text(encoding="utf-8") == "2 3"
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
 HERE, DAY = socket.gethostname(), 86_400
 
 

@@ -28,16 +28,16 @@ from lth.book.training import reduced, training_cells
 def test_what_is_left_of_cells(cells, left):
     if left is None:
         left = [cell for cell in cells if cell != "a = 2"]
-    assert [ast.unparse(ast.parse(cell)) for cell in left] == reduced(cells)
+    assert [ast.unparse(ast.parse(cell)) for cell in left] == reduced(tuple(cells))
 
 
 def test_loops_are_looked_into():
     """What trains stays, what measures goes, and what one turn makes the next is given."""
     cell = "rows, x = [], 0\nfor a in b:\n    x = chapter.train(start(x, a))\n    rows.append(measure(x))"
     told = "rows, x = ([], 0)\nfor a in b:\n    x = chapter.train(start(x, a))"
-    assert reduced([cell]) == [told]
-    assert reduced(["if q:\n    a = 1\nelse:\n    a = 2", "chapter.train(a)"])[0].startswith("if q")
-    assert reduced(["for x in y:\n    rows.append(x)", "chapter.train()"]) == ["chapter.train()"]
+    assert reduced((cell,)) == [told]
+    assert reduced(("if q:\n    a = 1\nelse:\n    a = 2", "chapter.train(a)"))[0].startswith("if q")
+    assert reduced(("for x in y:\n    rows.append(x)", "chapter.train()")) == ["chapter.train()"]
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

@@ -123,7 +123,8 @@ def _main(letter: str, found: dict[str, Finding]) -> list[str]:
             finding = found.get(claim.id)
             told = finding.n and finding.setting != "below" and not finding.explored if finding else False
             number = f" ({claim.metric}: {interval(finding)})" if told else ""
-            lines.append(f"- {claim.statement}: {verdict_mark(verdict_words(finding))}{number} `{claim.id}`")
+            verdict = verdict_mark(verdict_words(finding))
+            lines.append(f"- {claim.statement.rstrip('.')}: {verdict}{number} `{claim.id}`")
     return [*lines, ""]
 
 
@@ -136,7 +137,7 @@ def _chapter(edition: Path, chapter: str, name: str, found: dict[str, Finding]) 
     lines += [words(edition, chapter) or _no_words(claims, found), ""]
     if (edition / chapter / "figures" / f"{name}.png").is_file():
         caption, alt = told_of_figure(edition / chapter / Path(CHAPTERS[chapter]).name, name)
-        lines += [f"```{{figure}} came_out/{chapter}.png", f":alt: {alt}", ":width: 640px", "", caption, "```", ""]
+        lines += [f"```{{image}} came_out/{chapter}.png", f":alt: {alt}", ":width: 640px", "```", "", caption, ""]
     return lines
 
 

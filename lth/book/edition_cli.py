@@ -20,7 +20,7 @@ def networks_ls() -> None:
     from lth.book.networks import LIMIT, SHIPPED, Archives
 
     of: dict[Path, set[str]] = {path: set() for path in sorted(SHIPPED.glob("*.zip"))}
-    for name, files in Archives().files.items():
+    for name, files in Archives(SHIPPED).files.items():
         for path in files.values():
             of[path].add(name)
     for path, names in of.items():
@@ -41,17 +41,17 @@ def networks_pack(
     ] = False,
 ) -> None:
     """Add an archive with the networks and measures of a chapter that no earlier archive holds."""
-    from lth.book.networks import add, used
+    from lth.book.networks import SHIPPED, add, used
     from lth.book.runner import named
 
     chapter = named(chapter)
     if store:
         from lth.book.edition import trained
 
-        names = trained(chapter)
+        names = trained(chapter, edition)
     else:
         names = used(edition / chapter)
-    archive, parts, size = add(chapter, names, default_root())
+    archive, parts, size = add(chapter, names, default_root(), SHIPPED)
     print(f"{archive}: {parts} parts, {size / 1e6:.1f} MB" if archive else f"{chapter}: nothing that is not packed yet")
 
 
@@ -60,10 +60,10 @@ def networks_unpack(
     chapter: Annotated[str | None, typer.Argument(help="Its name or number; all of them if not given.")] = None,
 ) -> None:
     """Put what the archives hold into the store, where it would come by itself as soon as it is asked for."""
-    from lth.book.networks import Archives
+    from lth.book.networks import SHIPPED, Archives
     from lth.book.runner import named
 
-    archives, root = Archives(), default_root()
+    archives, root = Archives(SHIPPED), default_root()
     wanted = named(chapter) if chapter else ""
     names = [name for name in archives.files if wanted in ("", archives.chapter(name))]
     if not names:

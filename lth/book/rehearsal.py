@@ -135,7 +135,7 @@ class _Pretended(Measures):
 
 @contextmanager
 def _no_outputs() -> Iterator[None]:
-    """Networks put out nothing: what they would say of images costs time and decides nothing here."""
+    """Networks put out nothing, which takes no time; rules that ask them (adaptive pruning) take their least."""
     true = Population.logits
 
     def nothing(population: Population, split: Split) -> Tensor:

@@ -12,6 +12,7 @@ import copy
 import json
 import symtable
 from collections.abc import Sequence
+from functools import cache
 
 from lth.book import CHAPTERS, ROOT
 
@@ -24,11 +25,12 @@ def training_cells(chapter: str) -> list[str]:
     cells = json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     return reduced(
-        ["".join(cell["source"]) for cell in code if "parameters" not in cell["metadata"].get("tags", [])]
+        tuple("".join(cell["source"]) for cell in code if "parameters" not in cell["metadata"].get("tags", []))
     )
 
 
-def reduced(cells: Sequence[str]) -> list[str]:
+@cache
+def reduced(cells: tuple[str, ...]) -> list[str]:
     """Of each cell what the training in any of them needs; cells of which nothing is left are left out."""
     trees = [ast.parse(cell).body for cell in cells]
     whole = [statement for tree in trees for statement in tree]
