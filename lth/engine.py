@@ -103,7 +103,7 @@ class Group:
     def begin(self) -> None:
         """What happens before the first step."""
         with self._in_memory():
-            self._to_work()
+            self.to_work()
         if self.too_big:
             return
         self._events()
@@ -111,7 +111,7 @@ class Group:
             self.rest()  # until its turn comes
         self.begun, self.midway = True, False
 
-    def _to_work(self) -> None:
+    def to_work(self) -> None:
         """Puts the replicas on the device, as they were given or where they rested."""
         mine, plan = self.population[self.rows], self.plan
         copy = _channels_last if likes_channels_last(mine, plan.recipe.precision) else torch.clone
@@ -166,7 +166,7 @@ class Group:
             if not self.recorded:
                 self._settle_layout()
             if self.taking is None:
-                self._to_work()
+                self.to_work()
             if not self.recorded:
                 self.taking.record()
                 self.recorded = True
@@ -182,7 +182,7 @@ class Group:
             self.rest()
             faster[kind] = last
             try:
-                self._to_work()
+                self.to_work()
                 seconds[last] = self.taking.rehearse()
             finally:
                 del faster[kind]

@@ -235,6 +235,14 @@ def test_measuring_is_the_same(measured):
         torch.testing.assert_close(gpus[what], tensor, **close, msg=lambda text, w=what: f"{w}: {text}")
 
 
+def test_a_spectrum_read_from_the_store_can_be_drawn():
+    """What was measured before comes back to the population's device."""
+    with pretend_gpu():
+        values = [torch.tensor([0.0, 1.0], dtype=torch.float64, device="cuda")]
+        table = hessian.Spectrum(pd.DataFrame({"seed": [0]}), values, [torch.ones_like(values[0]) / 2]).density()
+    assert table["density"].max() > 1
+
+
 # --- the pretended GPU finds what it should -----------------------------------------------------------------
 
 

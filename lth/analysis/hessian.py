@@ -98,11 +98,17 @@ class Spectrum:
 
     values:  (n,) float64 for each replica; from `spectrum` all of them, ascending.
     weights: (n,) float64 for each replica, the share of all eigenvalues that each stands for; they sum to 1.
+
+    Both are kept on the CPU, wherever they come from.
     """
 
     frame: pd.DataFrame
     values: list[Tensor]
     weights: list[Tensor]
+
+    def __post_init__(self) -> None:
+        for name in ("values", "weights"):
+            object.__setattr__(self, name, [t.cpu() for t in getattr(self, name)])
 
     def ends(self) -> pd.DataFrame:
         """The frame with `smallest` and `largest`, the outermost eigenvalues of each replica [E, Fig. 11a]."""
@@ -150,7 +156,7 @@ def exact(population: Population, split: Split) -> Iterator[Tensor]:
 def spectrum(population: Population, split: Split) -> Spectrum:
     """All eigenvalues of the Hessian of each replica [E, Figs. 10 and 11]; UsageError as for `exact`."""
     values = [
-        (torch.linalg.eigvalsh(hessian) if hessian.isfinite().all() else hessian.diagonal() * math.nan).cpu()
+        torch.linalg.eigvalsh(hessian) if hessian.isfinite().all() else hessian.diagonal() * math.nan
         for hessian in exact(population, split)
     ]
     return Spectrum(population.frame, values, [torch.full_like(v, 1 / len(v)) for v in values])
@@ -195,7 +201,7 @@ def lanczos_at(
                     found[m].append((values, vectors[..., 0].square() / probes))
         return [torch.cat(kind, 1) for m in steps for kind in zip(*found[m], strict=True)]
 
-    told = [list(some.cpu()) for some in _each(run, population, max(steps))]
+    told = [list(some) for some in _each(run, population, max(steps))]
     return [Spectrum(population.frame, *told[2 * k : 2 * k + 2]) for k in range(len(steps))]
 
 
