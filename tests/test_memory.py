@@ -58,6 +58,9 @@ def test_measures_take_smaller_pieces_where_memory_is_short(name, monkeypatch):
     if name == "exact Hessian":
         population = population[[0]]
     monkeypatch.setattr(memory.gc, "collect", lambda: 0)  # takes long
+    monkeypatch.setattr("lth.population.TOGETHER", 2**18)  # a small GPU
+    for budget in ("PRODUCT", "KEPT", "ENTRIES"):
+        monkeypatch.setattr(hessian, budget, {"cuda": 2**18})
     with pretend_gpu():
         population, data = population.to("cuda"), data.to("cuda")
         data = type(data)(data.name, data.train, Split(data.test.images[:20], data.test.labels[:20]), 10, "toy")
