@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 import warnings
 from contextlib import nullcontext
@@ -182,9 +181,8 @@ def test_the_command(monkeypatch, tmp_path, capsys, well):
     assert json.loads((tmp_path / "new" / "it.json").read_text(encoding="utf-8")) == told
 
 
+@pytest.mark.thorough
 def test_this_machine_is_well():
-    if "LTH_THOROUGH" not in os.environ:
-        pytest.skip("takes a minute: LTH_THOROUGH=1 does it")
     told = doctor.examine("cpu", 2)
     assert told["well"], told["report"]
     assert {row["what"] for row in told["rows"] if row["result"] == "well"} >= {"lenet5", "resnet20", "resnet8"}

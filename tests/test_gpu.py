@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 
 import pytest
@@ -213,10 +212,9 @@ def test_what_is_stopped_and_what_is_ill_is_told(rehearsal, monkeypatch, tmp_pat
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_rehearsal(rehearsal, tmp_path, capsys):
     """With check and measurement, up to the verdicts; the second time everything is there."""
-    if "LTH_THOROUGH" not in os.environ:
-        pytest.skip("takes some minutes: LTH_THOROUGH=1 does it")
     out = tmp_path / "out"
     assert lth("gpu", "--minutes", "20", "--out", str(out)) == 0
     said = capsys.readouterr().out

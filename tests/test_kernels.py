@@ -8,7 +8,6 @@ Counts are those of inductor's code for compute capability 9.0. Where a change i
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def step(name: str) -> Step:
     return group.taking
 
 
-@pytest.mark.skipif("LTH_THOROUGH" not in os.environ, reason="takes minutes: LTH_THOROUGH=1 does it, as .ci/run")
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_asks_no_more_of_a_gpu_than_it_did(name):
     pytest.importorskip("triton")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -508,7 +507,7 @@ def as_the_runner(chapter: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> I
     yield parameters(chapter, "smoke").model_dump()
 
 
-@pytest.mark.skipif("LTH_THOROUGH" not in os.environ, reason="takes minutes: LTH_THOROUGH=1 does it, as .ci/run")
+@pytest.mark.thorough
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_chapter_runs(chapter, tmp_path, monkeypatch):
     """Its cells one after another, in this process, under the preset smoke."""
