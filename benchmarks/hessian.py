@@ -20,12 +20,12 @@ from pyhessian.utils import hessian_vector_product, normalization
 from torch.nn import functional as F
 
 from lth.analysis import hessian
-from lth.book.store import device_name
 from lth.data import Split
 from lth.methods import prune
 from lth.methods.init import glorot_uniform
 from lth.models import Model
 from lth.population import Population
+from lth.store.runs import device_name
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -36,14 +36,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lth.book.files import file_name, write_text
-from lth.book.store import device_name
 from lth.data import Data, Split
+from lth.files import file_name, write_text
 from lth.methods.init import kaiming_normal
 from lth.models import ARCHITECTURES, Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import Progress, train
+from lth.store.runs import device_name
+from lth.training.plan import Progress
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 EXAMPLES = 10_000
 TURN = 0.25  # seconds that the population is ahead before the plain loop has its turn
@@ -219,7 +220,7 @@ def alone(cache: str, function: Callable[..., Any], *args: Any) -> Any:
     cache: folder of what is compiled on the way.
     """
     context = multiprocessing.get_context("forkserver")  # its processes find torch imported and no memory in use
-    context.set_forkserver_preload(["lth.train", "lth.book.store"])
+    context.set_forkserver_preload(["lth.training.train", "lth.store.runs"])
     try:
         with ProcessPoolExecutor(1, context, compile_in, (cache,)) as pool:
             return pool.submit(function, *args).result()
@@ -328,7 +329,7 @@ def arguments() -> argparse.Namespace:
         "--precision",
         type=some(("fp32", "tf32", "bf16")),
         metavar="P,P",
-        help="fp32,tf32,bf16: arithmetic of both contenders, see lth.recipe.Recipe; default: fp32, on a GPU fp32,bf16",
+        help="fp32,tf32,bf16: arithmetic of both contenders (lth.training.recipe); default: fp32, on a GPU fp32,bf16",
     )
     add("--seconds", type=float, help="of training that are measured, for each contender in each row; default: 5")
     add("--quick", action="store_true", help="only see whether it runs: R = 1 and 4, half a second, batches of 8")

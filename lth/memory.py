@@ -1,7 +1,7 @@
 """When a GPU's memory is short: to know it, to free what is free, to go on with smaller pieces.
 
-Training halves its groups (`lth.train`). What measures works in pieces, of replicas and of images, whose sizes are
-asked for by `room`: it is run again with a quarter of the room.
+Training halves its groups (`lth.training.train`). What measures works in pieces, of replicas and of images, whose sizes
+are asked for by `room`: it is run again with a quarter of the room.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_short(error: BaseException) -> bool:
 def free() -> None:
     """Gives the GPU's memory back that nobody holds any more."""
     gc.collect()
-    with suppress(RuntimeError):  # torch refuses after a recording that failed (`lth.step.Step.record`)
+    with suppress(RuntimeError):  # torch refuses after a recording that failed (`lth.training.step.Step.record`)
         torch.cuda.empty_cache()
 
 

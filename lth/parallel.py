@@ -3,7 +3,7 @@
 Small networks gain little from two cores working on one batch, and almost twice from two cores working on
 two replicas. A replica that runs on one thread also gives the same bits on any number of cores, and whichever
 others are trained beside it; the price is that a single replica leaves the other cores idle. Only large networks are
-trained on all cores, one after another (`lth.train.threads_each`).
+trained on all cores, one after another (`lth.training.train.threads_each`).
 """
 
 from __future__ import annotations

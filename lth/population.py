@@ -27,9 +27,9 @@ from lth.data import Split
 from lth.errors import LthError, UsageError
 from lth.memory import in_less_room, room
 from lth.models import Model
+from lth.models.stacked import stack
 from lth.parallel import map_replicas
 from lth.precision import full_precision
-from lth.stacked import stack
 
 Tensors = dict[str, Tensor]
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ class Population:
     buffers: name → (R, *shape), e.g. batch-norm statistics.
     frame:   R rows, index 0 … R−1. `seed` is a replica's own seed for whatever is random in its training
              (data order); other columns say what it is. A column named as a per-replica field of
-             `lth.train.Recipe` (`lr`, `weight_decay`) overrides the recipe for that replica.
+             `lth.training.train.Recipe` (`lr`, `weight_decay`) overrides the recipe for that replica.
     """
 
     model: Model

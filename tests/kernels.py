@@ -29,7 +29,7 @@ from torch._inductor.runtime import hints
 from torch._inductor.utils import BoxedBool
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lth.step import Step
+from lth.training.step import Step
 
 GPU = types.SimpleNamespace(
     name="sm_90",

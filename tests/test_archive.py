@@ -1,4 +1,4 @@
-"""lth.archive against archives written member by member."""
+"""lth.data.archive against archives written member by member."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lth import archive
+from lth.data import archive
 from lth.errors import LthError
 
 FILE, FOLDER, HARD, SYMBOLIC = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE

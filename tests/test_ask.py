@@ -7,14 +7,15 @@ import re
 import pytest
 import torch
 
-from lth.book import ROOT, networks
-from lth.book.networks import Archives, pack, published
-from lth.book.store import Store
 from lth.errors import LthError, UsageError
+from lth.files import ROOT
 from lth.methods import init, prune
 from lth.models import Model
 from lth.population import concat
-from lth.recipe import Recipe
+from lth.store import archives as networks
+from lth.store.archives import Archives, pack, published
+from lth.store.runs import Store
+from lth.training.recipe import Recipe
 
 EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "book" / "ask.md").read_text(encoding="utf-8"), re.DOTALL)[0]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torchvision.transforms import v2
 
-from lth.batches import PADDING, Batches, crop_and_flip
+from lth.training.batches import PADDING, Batches, crop_and_flip
 
 
 def test_every_batch_is_full_and_every_epoch_is_a_permutation():

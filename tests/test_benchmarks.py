@@ -19,9 +19,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lth.book import ROOT, speed
+from lth.book import speed
+from lth.files import ROOT
 from lth.models import ARCHITECTURES
-from lth.train import Progress
+from lth.training.plan import Progress
 
 SCRIPT = ROOT / "benchmarks" / "train.py"
 

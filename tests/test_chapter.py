@@ -17,19 +17,21 @@ from matplotlib import pyplot as plt
 from lth.analysis import hessian, landscape, lcs, learning, rounds, similarity, subspace, surface
 from lth.analysis.activations import activation_sparsity
 from lth.analysis.validation import Validation, best_epoch
-from lth.book import CHAPTERS, ROOT, claims, comparison, figures, runner, spectra
+from lth.book import CHAPTERS, claims, comparison, figures, runner, spectra
 from lth.book.chapter import Chapter, failures
 from lth.book.presets import parameters
-from lth.book.store import Store
 from lth.data import Split
 from lth.errors import LthError
-from lth.losses import cross_entropy
+from lth.files import ROOT
 from lth.methods import init, prune, repulsion, sparse_init
 from lth.methods.dst import DST
 from lth.models import Model
 from lth.population import classes, concat
-from lth.recipe import Recipe
-from lth.train import Probe, train
+from lth.store.runs import Store
+from lth.training.losses import cross_entropy
+from lth.training.plan import Probe
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 DATA = toy_data()
 FEW = Split(DATA.train.images[:20], DATA.train.labels[:20])

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lth import official
-from lth.book import CHAPTERS, cli, files, runner, site
+from lth import files
+from lth.book import CHAPTERS, cli, runner, site
 from lth.book.claims import ledger
 from lth.book.presets import PRESETS, parameters
 from lth.book.settings import CHAPTER_PARAMETERS
+from lth.data import official
 from lth.errors import UsageError
 
 

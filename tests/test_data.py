@@ -28,7 +28,8 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from lth import data, official
+from lth import data
+from lth.data import official
 from lth.errors import LthError, UsageError
 
 

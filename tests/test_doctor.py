@@ -14,9 +14,9 @@ import torch
 from pretend_gpu import pretend_gpu
 
 from lth.book import cli, doctor
-from lth.engine import Group
 from lth.models import OWN, Model
-from lth.step import Step
+from lth.training.group import Group
+from lth.training.step import Step
 
 
 def of(name: str, way: str) -> dict:
@@ -63,7 +63,8 @@ def test_what_is_raised_or_warned_of_is_told():
     row = doctor.tried(fails)
     assert (row["result"], row["note"]) == ("wrong", "ValueError: no such kernel") and "fails" in row["traceback"]
     lth = doctor.training.__file__
-    words = {"lth/train.py": "slower", "torch/x.py": "of others", lth: "7 replicas do not fit into cuda:0 together"}
+    words = {"lth/training/train.py": "slower", "torch/x.py": "of others"}
+    words[lth] = "7 replicas do not fit into cuda:0 together"
 
     def warns():
         for file, told in words.items():

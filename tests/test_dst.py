@@ -20,8 +20,8 @@ from lth.methods import dst, init, prune, sparse_init
 from lth.methods.distribution import random_masks, uniform
 from lth.methods.dst import DST
 from lth.models import Model
-from lth.recipe import Recipe
-from lth.train import train
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 RULES = [DST(grow, every=2, end=20) for grow in ("random", "gradient", "least_gradient")]
 

@@ -10,10 +10,10 @@ import pytest
 
 from lth.book import CHAPTERS, control, edition
 from lth.book.claims import ledger
-from lth.book.edition import EDITION, Row, Standing
-from lth.book.files import default_root, shown
+from lth.book.edition import EDITION, Reached, Row
 from lth.book.presets import parameters
 from lth.errors import Stopped
+from lth.files import default_root, shown
 
 KIND = "lenet5 1x28x28 128"
 
@@ -75,7 +75,7 @@ def small(tmp_path, monkeypatch):
         (standing.folder / "counted.json").write_text(json.dumps(told), encoding="utf-8")
 
     monkeypatch.setattr(edition, "execute", execute)
-    monkeypatch.setattr(Standing, "count", count)
+    monkeypatch.setattr(Reached, "count", count)
     monkeypatch.setattr(edition, "_speed", lambda kind: 1.0)
     return done
 
@@ -102,14 +102,14 @@ def test_it_goes_on_where_it_was(small, tmp_path):
 def test_a_changed_chapter_is_counted_and_trained_again(small, tmp_path, monkeypatch):
     list(edition.run(tmp_path / "edition", None, lambda *told: None))
     row = edition.EDITION[0]
-    assert Standing(row, tmp_path / "edition").counted and Standing(row, tmp_path / "edition").trained(1)
+    assert Reached(row, tmp_path / "edition").counted and Reached(row, tmp_path / "edition").trained(1)
     monkeypatch.setattr(edition, "training_cells", lambda chapter: ["chapter.train(2)"])
-    assert not Standing(row, tmp_path / "edition").counted and not Standing(row, tmp_path / "edition").trained(1)
+    assert not Reached(row, tmp_path / "edition").counted and not Reached(row, tmp_path / "edition").trained(1)
 
 
 def test_variants_lie_beside_the_edition(tmp_path):
     variants = [row for row in EDITION if row.beside]
-    folders = {Standing(row, tmp_path / "edition").result for row in variants}
+    folders = {Reached(row, tmp_path / "edition").result for row in variants}
     assert len(folders) == len(variants) and all(folder.parents[1] == tmp_path for folder in folders)
 
 
@@ -130,7 +130,7 @@ def test_a_kernel_lets_others_go_first(monkeypatch):
         os.setsid()
         control.step_back()
         group = Path("/proc/self/autogroup")
-        told = [os.getpriority(os.PRIO_PROCESS, 0), group.read_text().split()[-1] if group.exists() else "7"]
+        told = [os.getpriority(os.PRIO_PROCESS, 0), group.read_text(encoding="utf-8").split()[-1] if group.exists() else "7"]
         os.write(writer, json.dumps(told).encode())
         os._exit(0)
     os.waitpid(child, 0)

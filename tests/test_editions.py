@@ -12,14 +12,16 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 from lth.analysis import similarity
-from lth.book import CHAPTERS, ROOT, claims, networks
+from lth.book import CHAPTERS, claims
 from lth.book.claims import PUBLISHED, ledger
-from lth.book.measures import Measures
-from lth.book.networks import Archives, add, published, used
 from lth.book.presets import parameters
 from lth.book.rehearsal import rehearse
 from lth.book.site import check
-from lth.book.store import Store
+from lth.files import ROOT
+from lth.store import archives as networks
+from lth.store.archives import Archives, add, published, used
+from lth.store.measures import Measures
+from lth.store.runs import Store
 
 
 @pytest.mark.parametrize("chapter, notebook", CHAPTERS.items())
@@ -135,7 +137,7 @@ def test_a_chapter_from_its_archive_alone_is_the_same(chapter, tmp_path, monkeyp
     first = run("first", tmp_path / "none")
     assert rehearse(chapter, values).there == {name for name in used(first) if name.startswith("runs/")}
     add(chapter, used(first), tmp_path / "store of first", tmp_path / "archives")
-    monkeypatch.setattr("lth.book.store.train", None)
+    monkeypatch.setattr("lth.store.runs.train", None)
     again = run("again", tmp_path / "archives")
     tables = sorted(path.name for path in (first / "data").iterdir())
     assert tables == sorted(path.name for path in (again / "data").iterdir()) and len(tables) > 2

@@ -1,6 +1,6 @@
 """What training gives, number by number, for a few short runs: a stored run is named by `ENGINE`, not by the code.
 
-Where a number changes and the change is meant, raise ENGINE in lth/identity.py, then write the numbers anew:
+Where a number changes and the change is meant, raise ENGINE in lth/training/identity.py, then write the numbers anew:
 
     python tests/test_engine_numbers.py --write
 """
@@ -16,15 +16,16 @@ import pytest
 import torch
 from conftest import toy_data
 
-from lth import identity
 from lth.analysis.gradient_flow import GradientFlow
 from lth.methods.dst import DST
 from lth.methods.prune import Gradual
 from lth.methods.repulsion import of
 from lth.models import Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import Probe, train
+from lth.training import identity
+from lth.training.plan import Probe
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 FILE = Path(__file__).with_name("engine_numbers.json")
 TOLERANCE = 1e-4  # relative: other processors round otherwise, and a few steps do not let that grow
@@ -96,7 +97,7 @@ def test_the_numbers_of_training_are_those_of_this_engine(name):
     for what, both in expected.items():
         assert found[what] == pytest.approx(both, rel=TOLERANCE), (
             f"{name}: {what} has changed. Stored runs would pass for runs of this code: "
-            f"raise ENGINE in lth/identity.py if the change is meant, {way_out}"
+            f"raise ENGINE in lth/training/identity.py if the change is meant, {way_out}"
         )
 
 

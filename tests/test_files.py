@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lth.book import ROOT
-from lth.book.files import absolute, data_set, default_root, settle_environment, shown, write_text
 from lth.errors import UsageError
+from lth.files import ROOT, absolute, data_set, default_root, settle_environment, shown, write_text
 
 
 @pytest.fixture(autouse=True)

@@ -10,17 +10,17 @@ import torch
 from conftest import double, toy_data
 from torch.nn import functional as F
 
-from lth import train as train_module
 from lth.analysis.gradient_flow import GradientFlow
-from lth.book.store import Store
 from lth.data import Split
 from lth.gradients import mean_gradients
 from lth.methods import init, prune
 from lth.methods.dst import DST
 from lth.models import Model
 from lth.population import Population, concat
-from lth.recipe import Recipe
-from lth.train import Probe
+from lth.store.runs import Store
+from lth.training import train as train_module
+from lth.training.plan import Probe
+from lth.training.recipe import Recipe
 
 train = train_module.train
 
@@ -113,7 +113,7 @@ def test_batch_norm_keeps_its_statistics():
 
 
 def test_around_each_update_it_is_recorded_before_and_after(sparse, toy, monkeypatch):
-    monkeypatch.setattr("lth.engine.LOG_EVERY", 1000)
+    monkeypatch.setattr("lth.training.group.LOG_EVERY", 1000)
     rule = DST("gradient", every=4, end=12, drop_fraction=0.5, block=100)
     probe = Probe(10, GradientFlow(50), around_updates=True)
     recipe = Recipe(steps=12, batch_size=20)
@@ -129,7 +129,7 @@ def test_around_each_update_it_is_recorded_before_and_after(sparse, toy, monkeyp
 
 def test_each_replica_has_the_rows_of_its_own_rule_in_any_company(sparse, toy, monkeypatch, tmp_path):
     """Rows at mask updates belong to those updated: on one device as on another, alone as together, stored or not."""
-    monkeypatch.setattr("lth.engine.LOG_EVERY", 6)
+    monkeypatch.setattr("lth.training.group.LOG_EVERY", 6)
     networks = concat([sparse.label(method=method) for method in ("Scratch", "RigL", "SET")])
     rules = {"RigL": DST("gradient", 4, 12, block=100), "SET": DST("random", 5, 12, block=100)}
     how = {"probes": [Probe(9, GradientFlow(50), around_updates=True)], "keep": [4]}

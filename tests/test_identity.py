@@ -31,22 +31,22 @@ from torch import nn
 from torch.nn import functional as F
 
 import lth
-from lth import identity, models
+from lth import models
 from lth.analysis.gradient_flow import GradientFlow
 from lth.analysis.validation import Validation
-from lth.batches import Batches
 from lth.data import Split
-from lth.describe import describe
-from lth.engine import Plan
 from lth.errors import UsageError
-from lth.identity import run_keys
 from lth.methods.dst import DST
 from lth.methods.prune import Gradual
 from lth.methods.repulsion import Repulsion
 from lth.models import Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import Probe
+from lth.training import identity
+from lth.training.batches import Batches
+from lth.training.describe import describe
+from lth.training.identity import run_keys
+from lth.training.plan import Plan, Probe
+from lth.training.recipe import Recipe
 
 
 def flat(model: Model | None = None, **columns: object) -> Population:
@@ -291,7 +291,7 @@ def test_a_file_that_was_edited_after_its_import_does_not_mislead(load):
 SHELL = """
 import json, sys
 from IPython.core.interactiveshell import InteractiveShell
-from lth.describe import describe
+from lth.training.describe import describe
 shell = InteractiveShell.instance()
 for cell in json.load(sys.stdin):
     shell.run_cell(cell).raise_error()

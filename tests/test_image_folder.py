@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lth import data, image_folder
+from lth import data
+from lth.data import image_folder
 from lth.errors import LthError
 
 NOBODY = 65534

@@ -8,14 +8,15 @@ import pytest
 import torch
 from conftest import double
 
-from lth.book.store import Store
 from lth.data import Data
 from lth.errors import UsageError
 from lth.methods import imp, init, prune, repulsion
 from lth.models import Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import Run, train
+from lth.store.runs import Store
+from lth.training.plan import Run
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 RECIPE = Recipe(steps=12, batch_size=20, lr=0.1)
 

@@ -15,11 +15,12 @@ import pytest
 import torch
 from conftest import toy_data
 
-from lth.engine import Group, Plan
 from lth.methods import init, prune
 from lth.models import Model
-from lth.recipe import Recipe
-from lth.step import Step
+from lth.training.group import Group
+from lth.training.plan import Plan
+from lth.training.recipe import Recipe
+from lth.training.step import Step
 
 FILE = Path(__file__).with_name("kernels.json")
 MORE = 1.25  # times what is stored, at most

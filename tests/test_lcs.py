@@ -15,8 +15,8 @@ from lth.errors import UsageError
 from lth.methods import imp, init, prune
 from lth.models import Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import train
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 
 @pytest.fixture(scope="module")

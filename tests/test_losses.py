@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lth.losses import cross_entropy, distillation
+from lth.training.losses import cross_entropy, distillation
 
 
 @pytest.fixture

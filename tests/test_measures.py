@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from lth.analysis import surface
-from lth.book import measures
-from lth.book.measures import Measures
-from lth.book.networks import Archives, pack
 from lth.errors import LthError, UsageError
 from lth.methods import init
 from lth.methods.tweaks import GradInit
 from lth.models import Model
+from lth.store import measures
+from lth.store.archives import Archives, pack
+from lth.store.measures import Measures
 
 HOW = GradInit(batch_size=20, iterations=2)
 

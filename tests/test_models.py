@@ -17,8 +17,8 @@ from lth.errors import UsageError
 from lth.methods.init import kaiming_normal
 from lth.methods.prune import Gradual
 from lth.models import ARCHITECTURES, Model
-from lth.recipe import Recipe
-from lth.train import train
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 RESNETS = [name for name in ARCHITECTURES if name.startswith("resnet")]
 NORMALISED = [*RESNETS, "vgg16_bn", "mobilenet"]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lth.book import networks
 from lth.book.cli import cli
-from lth.book.networks import Archives, pack
-from lth.book.store import Store
 from lth.errors import LthError, UsageError
-from lth.identity import run_keys
 from lth.methods import prune
-from lth.recipe import Recipe
+from lth.store import archives as networks
+from lth.store.archives import Archives, pack
+from lth.store.runs import Store
+from lth.training.identity import run_keys
+from lth.training.recipe import Recipe
 
 RECIPE = Recipe(steps=12, batch_size=8)
 
@@ -37,7 +37,7 @@ def test_packed_networks_are_not_trained_again(trained, toy, tmp_path, monkeypat
     size = pack(names, store.root, tmp_path / "archives" / "chapter.zip")
     assert size < 2.5 * 2 * 2 * 44_426 * 4 / 10  # of two states of two networks at 10 %, with masks and tables
     before = store.train(start, toy, RECIPE, keep=[0, 6])
-    monkeypatch.setattr("lth.book.store.train", None)
+    monkeypatch.setattr("lth.store.runs.train", None)
     other = Store(tmp_path / "other", Archives(tmp_path / "archives"))
     after = other.train(start, toy, RECIPE, keep=[0, 6])
     for one, two in ((before.final, after.final), (before.at(6), after.at(6)), (before.at(0), after.at(0))):
@@ -100,7 +100,7 @@ def test_a_run_cut_short_in_an_archive_is_told_as_damaged(trained, toy, tmp_path
 
 
 def plan(data):
-    from lth.engine import Plan
+    from lth.training.plan import Plan
 
     return Plan(data, RECIPE, keep=(0, 6))
 
@@ -143,7 +143,7 @@ def test_kept_steps_that_nobody_looks_at_stay_behind(trained, toy, tmp_path, mon
     store, start, names = trained
     whole = store.train(start, toy, RECIPE, keep=[0, 6])
     networks.add("lt_basin", dict.fromkeys(names, ()), store.root, tmp_path / "archives")
-    monkeypatch.setattr("lth.book.store.train", None)
+    monkeypatch.setattr("lth.store.runs.train", None)
     run = Store(tmp_path / "other", Archives(tmp_path / "archives")).train(start, toy, RECIPE, keep=[0, 6])
     assert torch.equal(run.final.theta(), whole.final.theta()) and run.history.equals(whole.history)
     assert torch.equal(run.at(0).theta(), start.theta())

@@ -7,8 +7,9 @@ import ast
 import nbformat
 import pytest
 
-from lth.book import CHAPTERS, ROOT
+from lth.book import CHAPTERS
 from lth.book.presets import parameters
+from lth.files import ROOT
 
 
 @pytest.fixture(params=CHAPTERS.items(), ids=CHAPTERS.keys())

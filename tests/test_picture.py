@@ -1,4 +1,4 @@
-"""lth.picture against pixels written here, by Pillow or byte by byte."""
+"""lth.data.picture against pixels written here, by Pillow or byte by byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lth.picture import decode
+from lth.data.picture import decode
 
 RAMP = np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)
 GREY = (RAMP // 257).astype(np.uint8)

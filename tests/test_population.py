@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 from lth import population as population_module
 from lth.data import Split
 from lth.errors import LthError, UsageError
-from lth.identity import tensors_hash
 from lth.methods import prune
 from lth.methods.init import glorot_uniform
 from lth.models import Model
 from lth.population import Population, concat, load_tensors
+from lth.training.identity import tensors_hash
 
 
 @pytest.fixture

@@ -16,23 +16,26 @@ from conftest import toy_data
 from pretend_gpu import Gpu, pretend_gpu
 from torch import Tensor
 
-from lth import engine, memory
-from lth import train as train_module
+from lth import memory
 from lth.analysis import hessian, landscape, lcs, plane, signal, similarity, surface
 from lth.analysis.activations import activation_sparsity
 from lth.analysis.gradient_flow import GradientFlow
 from lth.analysis.validation import Validation
-from lth.book import CHAPTERS, ROOT
+from lth.book import CHAPTERS
 from lth.book.presets import parameters
-from lth.book.store import Store
 from lth.data import Data, Split
 from lth.errors import UsageError
+from lth.files import ROOT
 from lth.methods import dst, imp, init, prune, repulsion, scores, tweaks
 from lth.models import Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.step import Step
-from lth.train import Probe, Run, train
+from lth.store.runs import Store
+from lth.training import group as engine
+from lth.training import train as train_module
+from lth.training.plan import Probe, Run
+from lth.training.recipe import Recipe
+from lth.training.step import Step
+from lth.training.train import train
 
 Found = dict[str, Tensor]
 GIB = 2**30
@@ -457,7 +460,7 @@ def test_the_layout_of_a_network_of_few_channels_is_the_faster_one_tried_once(mo
     monkeypatch.undo()  # nothing is settled
     monkeypatch.setattr(engine, "LOG_EVERY", 6)
     monkeypatch.setattr(engine, "faster", faster := {})
-    monkeypatch.setattr("lth.step.faster", faster)
+    monkeypatch.setattr("lth.training.step.faster", faster)
     rehearsed, rehearse = [], Step.rehearse
 
     def slow_with_channels_last(self: Step) -> float:

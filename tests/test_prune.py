@@ -15,8 +15,8 @@ from torch.nn.utils import prune as torch_prune
 from lth.errors import UsageError
 from lth.methods import init, prune
 from lth.models import Model
-from lth.recipe import Recipe
-from lth.train import train
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 
 @pytest.fixture(scope="module")

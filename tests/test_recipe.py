@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from lth.errors import UsageError
-from lth.recipe import Recipe
+from lth.training.recipe import Recipe
 
 
 def rates(schedulers: list, steps: int) -> list[float]:

@@ -8,9 +8,9 @@ import nbformat
 import pytest
 
 from lth.book import CHAPTERS
-from lth.book.files import default_root
 from lth.book.presets import parameters
 from lth.book.rehearsal import rehearse
+from lth.files import default_root
 
 CELLS = (
     """
@@ -18,7 +18,7 @@ from lth.book.chapter import Chapter
 from lth.methods import imp, init, prune
 from lth.methods.tweaks import GradInit, scaled
 from lth.models import Model
-from lth.recipe import Recipe
+from lth.training.recipe import Recipe
 chapter = Chapter("lt_basin", globals())
 network = Model("lenet5", chapter.data.shape)
 recipe = Recipe(steps=steps, batch_size=batch_size)

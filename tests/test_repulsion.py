@@ -10,8 +10,8 @@ from lth.errors import UsageError
 from lth.methods import init, prune, repulsion
 from lth.models import Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import train
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 MODEL = Model("lenet_300_100", (1, 4, 4), 3, widths=(7, 5))
 

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from lth import data
-from lth.book import CHAPTERS, ROOT, runner
+from lth.book import CHAPTERS, runner
 from lth.book.chapter import Chapter
 from lth.book.claims import ledger
 from lth.book.presets import parameters
 from lth.errors import LthError, Stopped
+from lth.files import ROOT
 
 LTH = Path(sys.executable).with_name("lth")
 SMALL = ["-p", "steps=150", "-p", "prune_start=40", "-p", "prune_end=100", "-p", "batch_size=32", "-p", "points=8"]

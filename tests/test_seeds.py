@@ -36,7 +36,7 @@ def test_numpys_whole_numbers_are_the_same_names():
 
 
 def test_the_numbers_of_a_stream_stay():
-    """A change of these is a change of every run: see ENGINE in `lth.identity`."""
+    """A change of these is a change of every run: see ENGINE in `lth.training.identity`."""
     assert seeds.numpy_stream(7, seeds.ORDER, 0).permutation(8).tolist() == ORDER
     assert torch.randn(3, generator=seeds.torch_stream(7, seeds.INIT)).tolist() == pytest.approx(NORMAL, abs=1e-6)
 

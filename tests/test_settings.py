@@ -11,7 +11,7 @@ from lth.book.settings import CHAPTER_PARAMETERS, DIGITS, Facts, lenet5_layers
 from lth.checked import Checked
 from lth.errors import UsageError
 from lth.models import ARCHITECTURES, Model
-from lth.recipe import Recipe
+from lth.training.recipe import Recipe
 
 SMALL = Facts("small", 300, 100, (1, 28, 28), 10)
 OFFICIAL = {

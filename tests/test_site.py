@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, ROOT, claims, scorecard, site
+from lth.book import CHAPTERS, claims, scorecard, site
 from lth.book.figures import Table
 from lth.errors import LthError, UsageError
+from lth.files import ROOT
 
 SCORECARD = "# Scorecard\n\n| Claim | Verdict |\n|---|---|\n| E8 | reproduced |\n"
 TABLE = ":::{table} Paper and ours.\n:name: tab-NAME\n\n| method | accuracy |\n|:--|--:|\n| LT | 98 |\n:::\n"

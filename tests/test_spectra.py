@@ -11,9 +11,9 @@ import torch
 from lth.analysis import hessian
 from lth.analysis.hessian import Spectrum
 from lth.book import spectra
-from lth.book.measures import Measures
 from lth.methods import init
 from lth.models import Model
+from lth.store.measures import Measures
 
 
 @pytest.fixture

@@ -14,16 +14,17 @@ from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 from torchvision.transforms import v2
 
-from lth import engine, step
-from lth import train as train_module
-from lth.batches import PADDING, Batches
 from lth.data import Data, load
 from lth.errors import LthError, UsageError
 from lth.methods import init, prune
 from lth.models import ARCHITECTURES, Model
 from lth.population import Population, concat
-from lth.recipe import Recipe
-from lth.train import train
+from lth.training import group as engine
+from lth.training import step
+from lth.training import train as train_module
+from lth.training.batches import PADDING, Batches
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 BIG = [n for n in ARCHITECTURES if n.startswith(("vgg", "mobilenet", "resnet18", "resnet32", "resnet34", "resnet50"))]
 SMALL = {"lenet_300_100": (1, 8, 8), "lenet5": (1, 16, 16), "conv4": (3, 8, 8)}

@@ -19,20 +19,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from lth import engine, train
-from lth.book import files
-from lth.book import store as store_module
-from lth.book.store import Store
+from lth import files
 from lth.data import Data, Split, fingerprint
-from lth.engine import Plan
 from lth.errors import LthError, UsageError
-from lth.identity import run_keys
 from lth.methods import prune
 from lth.methods.init import glorot_uniform
 from lth.models import Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import Probe, Run
+from lth.store import runs as store_module
+from lth.store.runs import Store
+from lth.training import group as engine
+from lth.training import train
+from lth.training.identity import run_keys
+from lth.training.plan import Plan, Probe, Run
+from lth.training.recipe import Recipe
 
 HOW = {
     "recipe": Recipe(steps=40, batch_size=8, weight_decay=1e-3),

@@ -14,8 +14,9 @@ from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 
-from lth.book import ROOT, claims, figures, scorecard, speed
+from lth.book import claims, figures, scorecard, speed
 from lth.book.text import Markup, escape
+from lth.files import ROOT
 
 EXTENSIONS = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["parse"]["myst_enable_extensions"]
 NAME = "a $x$ *b* [l](m)"

@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lth import tickets
 from lth.errors import LthError, UsageError
 from lth.methods import init, prune
 from lth.models import Model
+from lth.store import tickets
 
 
 @pytest.fixture

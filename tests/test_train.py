@@ -13,14 +13,17 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 
-from lth import engine, optim, seeds
-from lth import train as train_module
+from lth import seeds
 from lth.errors import LthError, UsageError
 from lth.methods import init, prune
 from lth.models import Model
 from lth.population import Population, concat
-from lth.recipe import Recipe
-from lth.train import Probe, train
+from lth.training import group as engine
+from lth.training import optim
+from lth.training import train as train_module
+from lth.training.plan import Probe
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 RECIPES = {
     "sgd": Recipe(steps=20, batch_size=32, lr=0.1, momentum=0.9, schedule="cosine"),

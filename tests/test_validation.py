@@ -10,8 +10,9 @@ from lth.analysis.validation import Validation, accuracies, best_epoch
 from lth.errors import UsageError
 from lth.methods import init
 from lth.models import Model
-from lth.recipe import Recipe
-from lth.train import Probe, train
+from lth.training.plan import Probe
+from lth.training.recipe import Recipe
+from lth.training.train import train
 
 
 def test_nothing_is_lost_and_nothing_is_in_both(toy):

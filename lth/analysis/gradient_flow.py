@@ -15,7 +15,7 @@ from lth.population import Population
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """∇Lᵀ∇L of the active parameters, biases included: what a `lth.train.Probe` may measure [E, Figs. 2 and 3].
+    """∇Lᵀ∇L of the active parameters, biases included: what a `lth.training.plan.Probe` may measure [E, Figs. 2 and 3].
 
     block: L is the mean cross-entropy of so many training examples, spread evenly over the training set; always the
            same, and others than those that gradients for growing connections are taken from (`lth.methods.dst`).

@@ -32,7 +32,7 @@ def summary(history: pd.DataFrame, by: Sequence[str], every: int, early: float, 
     """One row per network, named by the columns `by`, in the order of the history:
 
     onset:      the first step with a training loss below 0.9·log(classes), the last step if there is none; nan for a
-                network without any loss, as one that failed (`lth.train.Run.without_failed`);
+                network without any loss, as one that failed (`lth.training.plan.Run.without_failed`);
     flow_start, flow_early, flow_mean: log₁₀ of the gradient flow before training, and its mean over the steps up to
                 `early`, and over all, as measured every `every` steps; at a mask update before it;
     after_early, after_mean: the same, but at a mask update after it, as in the program of [E].

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lth.data import Split
 from lth.errors import UsageError
 from lth.gradients import mean_gradients
-from lth.losses import Penalty
 from lth.parallel import map_replicas
 from lth.population import Population, Tensors
+from lth.training.losses import Penalty
 
 Groups = dict[str, Tensors]  # group → parameter → which of its weights: bool, broadcast over (R, *shape)
 

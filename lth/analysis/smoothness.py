@@ -1,4 +1,4 @@
-"""How smooth a landscape is, by four measures of [J]; each gives a table and can be kept (`lth.book.measures`).
+"""How smooth a landscape is, by four measures of [J]; each gives a table and can be kept (`lth.store.measures`).
 
 Networks are to be `settled` first, so that what is compared are decisions and not the size of logits or of layers.
 """

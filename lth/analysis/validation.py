@@ -12,12 +12,12 @@ from lth.data import Data
 from lth.errors import UsageError
 from lth.methods.tweaks import weights_left
 from lth.population import Population
-from lth.train import Run
+from lth.training.plan import Run
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a `lth.train.Probe` may measure once per epoch: accuracy on the validation images and on the test images."""
+    """What a `lth.training.plan.Probe` may measure every epoch: accuracy on the validation and on the test images."""
 
     def __call__(self, population: Population, data: Data) -> dict[str, list[float]]:
         """`validation` and `test` of each replica, 0 … 1. UsageError where no images were put aside."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]  # the checkout: notebooks, book, _config.yml
-
 # command-line name → notebook, in the order of the book
 CHAPTERS: dict[str, str] = {
     "gradient_flow": "notebooks/01_gradient_flow.ipynb",

@@ -20,16 +20,16 @@ from matplotlib.figure import Figure
 
 from lth import data as datasets
 from lth.analysis.learning import learns
-from lth.book import ROOT, claims, control, figures
-from lth.book.files import absolute, data_set, default_root, settle_environment, shown, write_text
-from lth.book.measures import Measures
+from lth.book import claims, control, figures
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS, Facts, Settings
-from lth.book.store import Store, device_name
 from lth.errors import LthError, UsageError
+from lth.files import ROOT, absolute, data_set, default_root, settle_environment, shown, write_text
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.train import Run
+from lth.store.measures import Measures
+from lth.store.runs import Store, device_name
+from lth.training.plan import Run
+from lth.training.recipe import Recipe
 
 
 def choose_device(wish: str) -> torch.device:
@@ -71,7 +71,7 @@ class Chapter:
         self.learned = False  # whether any network did more than guess
 
     def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
-        """`lth.train.train` on the chapter's data; replicas that the store holds are read from it.
+        """`lth.training.train.train` on the chapter's data; replicas that the store holds are read from it.
 
         Those that failed are told on the page and nan ever after (`Run.without_failed`), so that means and tests leave
         them out. Raises LthError where none is left.

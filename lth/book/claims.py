@@ -21,11 +21,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from lth.book import CHAPTERS, ROOT, estimates, power
+from lth.book import CHAPTERS, estimates, power
 from lth.book.estimates import Estimate
 from lth.book.presets import parameters
 from lth.book.text import Markup
 from lth.errors import UsageError
+from lth.files import ROOT
 
 LEDGER = Path(__file__).parent / "ledger"
 PUBLISHED = ROOT / "book" / "editions" / "published"

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lth.book import CHAPTERS, ROOT
+from lth.book import CHAPTERS
 from lth.book.edition_cli import edition_command, networks_cli
-from lth.book.files import absolute, data_set, default_root, seconds, settle_environment
 from lth.errors import LthError, Stopped, UsageError
+from lth.files import ROOT, absolute, data_set, default_root, seconds, settle_environment
 
 TIME_IS_UP = 75  # stopped and kept: the same command goes on for as long as it ends with this code
 
@@ -245,7 +245,7 @@ def doctor(
     """
     from lth.book.chapter import choose_device
     from lth.book.doctor import examine
-    from lth.book.files import file_name, write_text
+    from lth.files import file_name, write_text
 
     _known_device(device)
     told = examine(choose_device(device).type, minutes, lambda text: print(text, flush=True))
@@ -281,7 +281,7 @@ def gpu(
 @store_cli.command("ls")
 def store_ls() -> None:
     """Every stored run: key, when, model, data, method and seed, size; and what is unfinished."""
-    from lth.book.store import Store
+    from lth.store.runs import Store
 
     store = Store(default_root())
     total = 0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lth.train import Progress
+from lth.training.plan import Progress
 
 
 def folder() -> Path | None:

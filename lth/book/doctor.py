@@ -1,9 +1,9 @@
 """What this machine makes of the library: `lth doctor`, for a report that can be pasted.
 
-Every check trains with `lth.train.train`, as a chapter does; only switches are set, so that a GPU takes the same step
-as it stands ("eager"), compiled, and compiled and recorded. The judge is the processor in double precision: it takes
-the same step, and the results are compared in numbers. The networks have Swish in place of ReLU: where a number is zero
-but for rounding, a ReLU passes the gradient or stops it, and the step differs by a hundredth.
+Every check trains with `lth.training.train.train`, as a chapter does; only switches are set, so that a GPU takes the
+same step as it stands ("eager"), compiled, and compiled and recorded. The judge is the processor in double precision:
+it takes the same step, and the results are compared in numbers. The networks have Swish in place of ReLU: where a
+number is zero but for rounding, a ReLU passes the gradient or stops it, and the step differs by a hundredth.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lth import train as training
 from lth.book.chapter import commit
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS
-from lth.book.store import device_name
 from lth.data import Data, Split
-from lth.engine import Group
 from lth.methods.init import kaiming_normal
 from lth.models import OWN, Model
 from lth.population import Population
-from lth.recipe import Recipe
-from lth.step import WIDE, Step
-from lth.train import Progress, train
+from lth.store.runs import device_name
+from lth.training import train as training
+from lth.training.group import Group
+from lth.training.plan import Progress
+from lth.training.recipe import Recipe
+from lth.training.step import WIDE, Step
+from lth.training.train import train
 
 REPLICAS, BATCH = 2, 4
 LOSS, WEIGHTS = 1e-4, 1e-3

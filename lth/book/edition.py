@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from lth.book.claims import Claim, ledger, stamp
-from lth.book.files import default_root, shown, write_text
-from lth.book.networks import Archives
 from lth.book.presets import parameters
 from lth.book.runner import Display, execute
 from lth.book.training import training_cells
+from lth.files import default_root, shown, write_text
+from lth.store.archives import Archives
 
 PRESET = "night"
 FRESH = "first_seed=1000"  # seeds that nobody had seen when the claims were made
@@ -80,7 +80,7 @@ EDITION = (
 
 
 @dataclass(frozen=True)
-class Standing:
+class Reached:
     """How far a row is, with the store and the archives as they are now."""
 
     row: Row
@@ -197,9 +197,9 @@ def decides() -> dict[Row, list[Claim]]:
     return found
 
 
-def ordered(out: Path, speeds: dict[str, float]) -> list[Standing]:
+def ordered(out: Path, speeds: dict[str, float]) -> list[Reached]:
     """What is not executed, most claims per hour first; what cannot be told yet last."""
-    claims, open_ = decides(), [s for row in EDITION if not (s := Standing(row, out)).executed]
+    claims, open_ = decides(), [s for row in EDITION if not (s := Reached(row, out)).executed]
     gain = {s.row: len(claims[s.row]) / (hours + 0.1) if (hours := s.hours(speeds)) is not None else -1 for s in open_}
     return sorted(open_, key=lambda standing: -gain[standing.row])
 
@@ -222,8 +222,8 @@ def _speed(kind: str) -> float:
     from lth.methods.init import kaiming_normal
     from lth.models import Model
     from lth.parallel import cores
-    from lth.recipe import Recipe
-    from lth.train import train
+    from lth.training.recipe import Recipe
+    from lth.training.train import train
 
     name, shape, batch = kind.split()
     channels, height, width = map(int, shape.split("x"))
@@ -240,12 +240,12 @@ def _speed(kind: str) -> float:
     return round(steps * len(networks) / seconds, 1)
 
 
-def run(out: Path, deadline: float | None, display: Display) -> Iterator[tuple[Standing, int]]:
+def run(out: Path, deadline: float | None, display: Display) -> Iterator[tuple[Reached, int]]:
     """Counts what was not counted, measures speeds, then computes row after row, and tells each before it begins.
 
     Raises Stopped at the deadline, on Ctrl-C and on SIGTERM: at most half a minute of training is lost.
     """
-    rows = [Standing(row, out) for row in EDITION]
+    rows = [Reached(row, out) for row in EDITION]
     for standing in rows:
         if not standing.executed and not standing.counted:
             standing.count()
@@ -257,7 +257,7 @@ def run(out: Path, deadline: float | None, display: Display) -> Iterator[tuple[S
 
 
 def trained(chapter: str, out: Path) -> dict[str, set[int]]:
-    """All that the store holds of the edition's training of a chapter, finished or not, as `Standing.used` names it.
+    """All that the store holds of the edition's training of a chapter, finished or not, as `Reached.used` names it.
 
     Of networks in the middle of their training only those that further training starts from: which others the chapter
     looks at is known once it was executed.
@@ -267,7 +267,7 @@ def trained(chapter: str, out: Path) -> dict[str, set[int]]:
     names: dict[str, set[int]] = {}
     for row in EDITION:
         if row.chapter == chapter:
-            standing = Standing(row, out)
+            standing = Reached(row, out)
             if not standing.trained(-1):  # by other commands, perhaps
                 found = rehearse(chapter, row.values())
                 names |= found.looked_at | {name: set() for name in found.measures}
@@ -280,7 +280,7 @@ def status(out: Path) -> list[dict[str, Any]]:
     """One line for each part of each row, in the order of the table."""
     known, claims, lines = speeds(), decides(), []
     for row in EDITION:
-        standing = Standing(row, out)
+        standing = Reached(row, out)
         for number, part in enumerate(row.parts):
             last, needed = number == len(row.parts) - 1, standing.needed(number)
             hours = standing.hours(known, number)

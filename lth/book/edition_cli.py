@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lth.book.files import absolute, default_root, seconds
 from lth.errors import UsageError
+from lth.files import absolute, default_root, seconds
 
 networks_cli = typer.Typer(no_args_is_help=True, help="The networks that travel with the book: what is in them, more.")
 
@@ -17,7 +17,7 @@ networks_cli = typer.Typer(no_args_is_help=True, help="The networks that travel 
 @networks_cli.command("ls")
 def networks_ls() -> None:
     """Every archive: its size, its networks and its measures."""
-    from lth.book.networks import LIMIT, SHIPPED, Archives
+    from lth.store.archives import LIMIT, SHIPPED, Archives
 
     of: dict[Path, set[str]] = {path: set() for path in sorted(SHIPPED.glob("*.zip"))}
     for name, files in Archives(SHIPPED).files.items():
@@ -41,8 +41,8 @@ def networks_pack(
     ] = False,
 ) -> None:
     """Add an archive with the networks and measures of a chapter that no earlier archive holds."""
-    from lth.book.networks import SHIPPED, add, used
     from lth.book.runner import named
+    from lth.store.archives import SHIPPED, add, used
 
     chapter = named(chapter)
     if store:
@@ -60,8 +60,8 @@ def networks_unpack(
     chapter: Annotated[str | None, typer.Argument(help="Its name or number; all of them if not given.")] = None,
 ) -> None:
     """Put what the archives hold into the store, where it would come by itself as soon as it is asked for."""
-    from lth.book.networks import SHIPPED, Archives
     from lth.book.runner import named
+    from lth.store.archives import SHIPPED, Archives
 
     archives, root = Archives(SHIPPED), default_root()
     wanted = named(chapter) if chapter else ""

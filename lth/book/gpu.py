@@ -19,14 +19,14 @@ from typing import Any
 import torch
 
 from lth import data
-from lth.book import CHAPTERS, ROOT, cost, doctor, runner
+from lth.book import CHAPTERS, cost, doctor, runner
 from lth.book.claims import ledger, stamp
-from lth.book.files import shown, write_text
 from lth.book.presets import parameters
 from lth.book.progress import Bar, duration
 from lth.book.scorecard import came_out
 from lth.book.settings import Settings
 from lth.errors import LthError, Stopped, UsageError
+from lth.files import ROOT, shown, write_text
 
 PRESET, DEVICE = "gpu", "cuda"
 CHECK = 2  # minutes for `lth doctor`

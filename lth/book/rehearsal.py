@@ -22,16 +22,15 @@ import torch
 from torch import Tensor
 
 from lth.book.chapter import Chapter, Watched
-from lth.book.measures import Measures
 from lth.book.training import CHAPTER, training_cells
 from lth.data import Split
-from lth.engine import Plan
 from lth.errors import LthError
-from lth.identity import run_keys
 from lth.methods import prune
 from lth.population import Population, concat
-from lth.recipe import Recipe
-from lth.train import Run
+from lth.store.measures import Measures
+from lth.training.identity import run_keys
+from lth.training.plan import Plan, Run
+from lth.training.recipe import Recipe
 
 
 @dataclass

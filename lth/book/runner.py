@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lth.book import CHAPTERS, ROOT
-from lth.book.files import ABANDONED, default_root, shown, write_text
+from lth.book import CHAPTERS
 from lth.book.presets import PRESETS, check_data, parameters, unknown
 from lth.book.training import training_cells
 from lth.errors import LthError, Stopped, UsageError
+from lth.files import ABANDONED, ROOT, default_root, shown, write_text
 
 KERNEL = "lth-runner"
 GRACE = 30.0  # seconds a notebook has to write its checkpoint and stop

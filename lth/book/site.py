@@ -11,8 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lth.book import CHAPTERS, ROOT
+from lth.book import CHAPTERS
 from lth.errors import LthError, UsageError
+from lth.files import ROOT
 
 GITHUB = re.compile(r"(?:https://|ssh://git@|git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from lth.analysis import hessian
 from lth.analysis.hessian import Spectrum
 from lth.book.film import Curve
-from lth.book.measures import Measures
 from lth.data import Split
 from lth.errors import LthError
 from lth.population import Population, Tensors
+from lth.store.measures import Measures
 
 STRETCH = 0.1
 BUMP = 0.2  # standard deviation, on the axis, of the Gaussian that an eigenvalue is drawn as

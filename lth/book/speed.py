@@ -13,9 +13,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import LogFormatter, NullLocator
 
-from lth.book import ROOT
 from lth.book.figures import Table, house_style
 from lth.book.text import escape
+from lth.files import ROOT
 
 MARK = "% what was measured\n"
 BENCHMARKS = ROOT / "book" / "benchmarks"

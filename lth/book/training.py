@@ -14,7 +14,8 @@ import symtable
 from collections.abc import Sequence
 from functools import cache
 
-from lth.book import CHAPTERS, ROOT
+from lth.book import CHAPTERS
+from lth.files import ROOT
 
 CHAPTER = "chapter"  # the variable through which every notebook trains
 INNER = ("body", "orelse", "finalbody")  # of loops, branches and `with`

@@ -1,7 +1,7 @@
 """Iterative magnitude pruning: train, prune a share of the weights that are left, go back, train again.
 
 Every round is a training run of the whole population like any other. Where the `train` that is handed in looks into a
-store first (`lth.book.store.Store.train`, `lth.book.chapter.Chapter.train`), a ladder of rounds goes on at the last
+store first (`lth.store.runs.Store.train`, `lth.book.chapter.Chapter.train`), a ladder of rounds goes on at the last
 round it has, and all who climb the same ladder share it.
 """
 
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from lth.errors import UsageError
-from lth.losses import Penalty
 from lth.methods import prune
 from lth.population import Population, Tensors, concat
-from lth.recipe import Recipe
-from lth.train import Run
+from lth.training.losses import Penalty
+from lth.training.plan import Run
+from lth.training.recipe import Recipe
 
 
 class Train(Protocol):
-    """What trains a population: `lth.train.train` on some data, or a store that does it once and for all."""
+    """What trains a population: `lth.training.train.train` on some data, or a store that does it once and for all."""
 
     def __call__(
         self, population: Population, recipe: Recipe, *, keep: Sequence[int] = (), penalty: Penalty | None = None

@@ -15,7 +15,7 @@ from lth.population import Population, Tensors
 
 @dataclass(frozen=True)
 class Repulsion:
-    """J_r(θ) = λ_r/|Θ| · Σ cos²(θ ⊙ m, θ_r ⊙ m) over the optima θ_r in Θ: a penalty for `lth.train.train` [M, Sec. 3].
+    """J_r(θ) = λ_r/|Θ| · Σ cos²(θ ⊙ m, θ_r ⊙ m) over the optima θ_r in Θ: a penalty in training [M, Sec. 3].
 
     Only weights that m keeps count, so of every optimum only those are held: n numbers each, ever fewer from round to
     round. Biases and batch norm have no part in it.

@@ -1,6 +1,7 @@
 """Spending a ticket better: changes to the network and its start, after the mask has been found [J, Sec. 3].
 
-The mask stays as it is. Label smoothing and distillation, which change the loss, are fields of `lth.recipe.Recipe`.
+The mask stays as it is. Label smoothing and distillation, which change the loss, are fields of
+`lth.training.recipe.Recipe`.
 """
 
 from __future__ import annotations

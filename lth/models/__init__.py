@@ -22,7 +22,7 @@ from lth.models.conv import VGG16, Conv4
 from lth.models.lenet import LeNet5, LeNet300100
 from lth.models.mobilenet import MobileNet
 from lth.models.resnet import SKIPS, BasicBlock, Bottleneck, ConvSkip, ResNet
-from lth.stacked import STACKED, stack
+from lth.models.stacked import STACKED, stack
 
 
 class Architecture(NamedTuple):

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from lth import memory, optim
-from lth.batches import Batches
-from lth.data import Data
+from lth import memory
 from lth.errors import LthError
-from lth.losses import Penalty
 from lth.population import Population, Tensors
-from lth.recipe import Recipe
-from lth.step import BLOCK, Step, doubts_layout, faster, kind_of_step, likes_channels_last
-
-if TYPE_CHECKING:
-    from lth.train import MaskUpdate, Probe
+from lth.training import optim
+from lth.training.batches import Batches
+from lth.training.plan import MaskUpdate, Plan, Probe
+from lth.training.step import BLOCK, Step, doubts_layout, faster, kind_of_step, likes_channels_last
 
 LOG_EVERY = 100  # steps between two rows of the history
 BELONGS = "belongs"  # in an entry of a group's history: whether it is a row of the replica's own
 STRETCH = 1.0  # seconds a group trains at most before others get their turn
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is done to every group of a run: the arguments of `lth.train.train`."""
-
-    data: Data
-    recipe: Recipe
-    updates: Mapping[str, MaskUpdate] = field(default_factory=dict)
-    probes: Sequence[Probe] = ()
-    keep: Sequence[int] = ()
-    teacher: Population | None = None
-    penalty: Penalty | None = None
 
 
 @dataclass

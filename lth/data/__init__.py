@@ -1,8 +1,8 @@
 """Data sets: uint8 images and labels as two tensors each, in the memory of one device.
 
 `digits` comes with scikit-learn; `mnist`, `fashion_mnist`, `cifar10` and `cifar100` come through torchvision
-(`lth.official`); any other name is an image folder or archive (`lth.image_folder`). What was decoded once is kept as
-one safetensors file and read from there ever after; `lth.sources` says where.
+(`lth.data.official`); any other name is an image folder or archive (`lth.data.image_folder`). What was decoded once is
+kept as one safetensors file and read from there ever after; `lth.data.sources` says where.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lth import image_folder, official
+from lth.data import image_folder, official
+from lth.data.sources import cache, find, home, stem, writable
 from lth.errors import LthError, UsageError
-from lth.sources import cache, find, home, stem, writable
 
 FORMAT = "2"  # of the kept files; a file of another one is written anew. Raise it when decoding changes
 

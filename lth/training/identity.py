@@ -7,16 +7,16 @@ import json
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from lth.describe import describe, origin, tensors_hash
 from lth.errors import UsageError
 from lth.population import Population
-from lth.recipe import PER_REPLICA
+from lth.training.describe import describe, origin, tensors_hash
+from lth.training.plan import Plan, Probe
+from lth.training.recipe import PER_REPLICA
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lth.engine import Plan
-    from lth.train import Probe
+    from lth.training.plan import Plan, Probe
 
 ENGINE = 2  # raised when a change of the training code changes its numbers: older runs are then trained again
 
@@ -24,12 +24,12 @@ ENGINE = 2  # raised when a change of the training code changes its numbers: old
 def run_keys(population: Population, plan: Plan) -> list[str]:
     """One key per replica, which does not depend on the replicas beside it: (R,) strings of 16 hex digits.
 
-    It covers the replica's initial weights and masks, its seed and own rates, the recipe (fields that differ
-    from their default, so that a new field keeps old keys), its mask-update rule, the data's fingerprint, the
-    probes and the kept steps, its teacher and its penalty. What is defined outside lth is part of it with its code
-    (`lth.describe`). Labels in the frame are not part of it, so that chapters share runs under other names, unless a
-    rule or probe from outside lth could read them.
-    Raises UsageError, naming the thing, where that cannot be told.
+    It covers the replica's initial weights and masks, its seed and own rates, the recipe (fields that differ from their
+    default, so that a new field keeps old keys), its mask-update rule, the data's fingerprint, the probes and the kept
+    steps, its teacher and its penalty. What is defined outside lth is part of it with its code
+    (`lth.training.describe`). Labels in the frame are not part of it, so that chapters share runs under other names,
+    unless a rule or probe from outside lth could read them. Raises UsageError, naming the thing, where that cannot be
+    told.
     """
     data, build = plan.data, population.model.registered
     foreign = {"architecture": describe(f"the architecture {population.model.name}", build)} if build else {}

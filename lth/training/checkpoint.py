@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from lth.engine import Group, Standing
 from lth.errors import LthError, UsageError
 from lth.population import Population, Tensors, load_tensors, save_tensors
+from lth.training.group import Group, Standing
 
 KINDS = ("params", "masks", "buffers")  # of a population's tensors
 

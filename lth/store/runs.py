@@ -26,15 +26,15 @@ from uuid import uuid4
 import pandas as pd
 import torch
 
-from lth.book.files import ABANDONED, write_text
-from lth.book.networks import Archives
 from lth.data import Data, verify
-from lth.engine import Plan
 from lth.errors import LthError
-from lth.identity import run_keys
+from lth.files import ABANDONED, write_text
 from lth.population import Population, concat
-from lth.recipe import Recipe
-from lth.train import Progress, Run, check, train
+from lth.store.archives import Archives
+from lth.training.identity import run_keys
+from lth.training.plan import Plan, Progress, Run
+from lth.training.recipe import Recipe
+from lth.training.train import check, train
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Store:
         watch: Callable[[Progress], None] = lambda progress: None,
         **kind: Any,
     ) -> Run:
-        """`lth.train.train`, but replicas that were trained before are read, and the others are kept.
+        """`lth.training.train.train`, but replicas that were trained before are read, and the others are kept.
 
         kind: its `updates`, `probes`, `keep`, `teacher` and `penalty`. Training that is stopped goes on from its
         checkpoint at the next call. Raises LthError, naming the run, where a stored one is damaged, and where the
         store cannot be written to; UsageError where a rule, probe, penalty or architecture cannot be told from another
-        (`lth.describe`).
+        (`lth.training.describe`).
         """
         verify(data)
         plan = Plan(data, recipe, **kind)

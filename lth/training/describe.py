@@ -1,7 +1,7 @@
 """What a part of a plan is, as JSON that says all that decides what it does: a stored run is named by it.
 
-What lth defines is told by its name and its fields: when it changes, `lth.identity.ENGINE` is raised. What Python or an
-installed package defines is told by name and version. Everything else, such as a rule in a notebook or an
+What lth defines is told by its name and its fields: when it changes, `lth.training.identity.ENGINE` is raised. What
+Python or an installed package defines is told by name and version. Everything else, such as a rule in a notebook or an
 architecture in somebody's file, is told by its code and by what the code refers to: globals, closures, defaults,
 attributes, base classes. The code is the compiled one, which is what runs: comments, layout and docstrings do not
 count, it is there in a notebook as well, and a file that was edited after its import cannot mislead. Another version of

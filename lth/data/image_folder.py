@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth import archive, layout, picture
+from lth.data import archive, layout, picture
 from lth.errors import LthError
 
 Picture = tuple[int, np.ndarray]  # label, pixels (H, W) or (H, W, 3)
@@ -26,8 +26,8 @@ def read(source: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tu
     """((images, labels) of train, the same of test, class names, remarks) of the directory or archive `source`.
 
     images: uint8 (N, C, H, W) in the order of class and file name, C = 1 where all images are grey, else 3;
-    `lth.picture.decode` says how a file becomes bytes. labels: int64 (N,), the place of the class among the sorted
-    names. remarks: sentences on what was left out, for the reader (see `lth.layout.arrange`).
+    `lth.data.picture.decode` says how a file becomes bytes. labels: int64 (N,), the place of the class among the sorted
+    names. remarks: sentences on what was left out, for the reader (see `lth.data.layout.arrange`).
     Raises LthError, naming the file or folder, for what is damaged or unreadable, images of several sizes, a split
     or class that is missing or empty, and fewer than two classes.
     """

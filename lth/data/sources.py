@@ -8,9 +8,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from lth.archive import ENDINGS
+from lth.data.archive import ENDINGS
+from lth.data.official import SETS
 from lth.errors import LthError, UsageError
-from lth.official import SETS
 
 KNOWN = ("digits", *SETS)
 

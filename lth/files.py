@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from lth.book import ROOT
 from lth.errors import UsageError
 
+ROOT = Path(__file__).resolve().parents[1]  # the checkout: notebooks, book, _config.yml
 FOLDERS = ("LTH_STORE", "LTH_DATA", "XDG_CACHE_HOME")  # what the environment may name
 ABANDONED = 86_400.0  # seconds after which what nobody has touched was left by a process that died
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lth.describe import tensors_hash
 from lth.errors import LthError, UsageError
 from lth.population import Population, load_tensors
+from lth.training.describe import tensors_hash
 
 KINDS = ("params", "masks", "buffers")
 

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth import losses, memory, optim
-from lth.batches import crop_and_flip
+from lth import memory
 from lth.data import Data
-from lth.losses import Penalty
 from lth.population import Population, Tensors, classes
 from lth.precision import products
-from lth.recipe import PER_REPLICA, Recipe
+from lth.training import losses, optim
+from lth.training.batches import crop_and_flip
+from lth.training.losses import Penalty
+from lth.training.recipe import PER_REPLICA, Recipe
 
-WIDE = 5_000_000  # parameters; larger networks get all cores of a CPU (`lth.train.threads_each`)
+WIDE = 5_000_000  # parameters; larger networks get all cores of a CPU (`lth.training.train.threads_each`)
 BLOCK = 100  # steps whose examples are put on the device at a time
 FEW = 16  # channels; GPUs have been seen to handle convolutions of fewer badly with these as last axis
 SPARE = 1.2  # how much more memory a recording is given than its rehearsal took
@@ -98,7 +99,7 @@ class Step:
             mask.copy_(self.work.masks[name])
 
     def load(self, step: int, order: Tensor, moves: Tensor | None) -> None:
-        """Puts the examples of the steps from `step` on in line (see `lth.batches.Batches.between`)."""
+        """Puts the examples of the steps from `step` on in line (see `lth.training.batches.Batches.between`)."""
         self.cursor.fill_(step)
         self.slot.zero_()
         self.order[: len(order)].copy_(order, non_blocking=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from lth import picture
+from lth.data import picture
 from lth.errors import LthError
 
 SPLITS = ("train", "test", "val")

@@ -11,112 +11,27 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lth import checkpoint as checkpoints
 from lth import memory
 from lth.data import Data
-from lth.engine import Group, Plan
-from lth.errors import LthError, UsageError
-from lth.identity import run_keys
-from lth.losses import Penalty
+from lth.errors import UsageError
 from lth.parallel import cores, keep_freed_memory, workers
-from lth.population import Population, Tensors, concat
-from lth.recipe import PER_REPLICA, Recipe
-from lth.step import is_wide
+from lth.population import Population, concat
+from lth.training import checkpoint as checkpoints
+from lth.training.group import Group
+from lth.training.identity import run_keys
+from lth.training.losses import Penalty
+from lth.training.plan import MaskUpdate, Plan, Probe, Progress, Run
+from lth.training.recipe import PER_REPLICA, Recipe
+from lth.training.step import is_wide
 
 CHECKPOINT_EVERY = 30.0  # seconds
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing checkpoints
-
-
-class MaskUpdate(Protocol):
-    """A rule that changes masks during training, such as `lth.methods.prune.Gradual`; a frozen dataclass."""
-
-    def due(self, step: int) -> bool:
-        """Whether the masks change once `step` optimiser steps are done."""
-
-    def masks(self, population: Population, step: int, data: Data) -> Tensors:
-        """The new masks of these replicas: name → (r, *shape) bool. What a weight was before does not matter to a
-        new one: outside its mask it was zero, and so was its momentum."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Something to record every `every` steps and after the last one.
-
-    measure:        population, data → column name → one number per replica, (r,).
-    around_updates: also right before each mask update, as NAME_before, and right after it.
-    at_start:       also before the first step.
-    """
-
-    every: int
-    measure: Callable[[Population, Data], Mapping[str, Any]]
-    around_updates: bool = False
-    at_start: bool = True
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training run stands. accuracy: on the latest training batches, mean over the replicas that have one."""
-
-    replicas: int
-    step: float
-    steps: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Run:
-    """What training gives.
-
-    final:     the trained population.
-    history:   one row per replica and logged step: the replica's columns, `step`, `loss` and `accuracy` on the
-               training batches since the row before, and what the probes measured. A probe around updates adds rows
-               for the replicas updated; those between two regular ones have no loss and accuracy of their own.
-    snapshots: step → the population after that many steps.
-    seconds:   of wall time, for all replicas together, interruptions not counted.
-    failed:    replica → the step (0 … steps − 1) at which its loss ceased to be a number, the last one where only its
-               parameters are none in the end (`Population.sound`); {} is what one hopes for.
-    left_out:  steps that were kept once, and are not among the networks that travel with the book.
-    """
-
-    final: Population
-    history: pd.DataFrame
-    snapshots: dict[int, Population]
-    seconds: float
-    failed: dict[int, int]
-    left_out: frozenset[int] = frozenset()
-
-    def at(self, step: int) -> Population:
-        """The population after `step` steps, which must have been one of `keep`."""
-        if step in self.left_out:
-            raise LthError(
-                f"step {step} of these networks does not travel with the book: move its archives out of "
-                "book/editions/networks and remove the runs (`lth store rm`), and they are trained again"
-            )
-        if step not in self.snapshots:
-            raise UsageError(f"step {step} was not kept: train(…, keep=[{step}]) keeps it")
-        return self.snapshots[step]
-
-    def without_failed(self) -> Run:
-        """The same run with nan in the place of all that the failed replicas were and measured, at every step.
-
-        So they are left out of means, and what is made from them, such as a ticket with such a mask, is nan as well.
-        """
-        if not self.failed:
-            return self
-        failed = np.isin(np.arange(len(self.final)), list(self.failed))
-        owner = (self.history["step"].diff() <= 0).cumsum()  # a replica's steps increase
-        measured = [name for name in self.history if name != "step" and name not in self.final.frame]
-        history = self.history.assign(**self.history[measured].mask(owner.isin(list(self.failed))))
-        snapshots = {step: kept.without(failed) for step, kept in self.snapshots.items()}
-        return replace(self, final=self.final.without(failed), history=history, snapshots=snapshots)
 
 
 def train(
@@ -138,7 +53,7 @@ def train(
     probes:     what to record on the way.
     keep:       steps after which the networks are kept (`Run.at`), for rewinding; 0 is the start.
     teacher:    networks to distil from, one for all or one each, where `distill` of the recipe or frame is not 0.
-    penalty:    a term to add to the loss, see `lth.losses.Penalty`.
+    penalty:    a term to add to the loss, see `lth.training.losses.Penalty`.
     checkpoint: file to continue from and to save to, every 30 seconds and on Ctrl-C (KeyboardInterrupt).
                 Removing it is left to the caller. On a CPU a resumed run ends with the same bits as an
                 uninterrupted one.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lth.recipe import BETA1, BETA2, EPSILON, Recipe
+from lth.training.recipe import BETA1, BETA2, EPSILON, Recipe
 
 
 def new_state(recipe: Recipe, param: Tensor) -> list[Tensor]:

@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lth.book.networks import Archives
-from lth.describe import describe, tensors_hash
 from lth.errors import LthError, UsageError
 from lth.parallel import map_replicas
 from lth.population import Population, Tensors, load_tensors, save_tensors
+from lth.store.archives import Archives
+from lth.training.describe import describe, tensors_hash
 
 VERSION = 1  # raised when a change of measuring code changes its numbers: all is then measured again
 TOGETHER = 8  # networks at a time on a GPU

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from lth.book import ROOT
 from lth.errors import LthError, UsageError
+from lth.files import ROOT
 
 if TYPE_CHECKING:
     from lth.population import Population
