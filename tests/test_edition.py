@@ -130,7 +130,8 @@ def test_a_kernel_lets_others_go_first(monkeypatch):
         os.setsid()
         control.step_back()
         group = Path("/proc/self/autogroup")
-        told = [os.getpriority(os.PRIO_PROCESS, 0), group.read_text(encoding="utf-8").split()[-1] if group.exists() else "7"]
+        autogroup = group.read_text(encoding="utf-8").split()[-1] if group.exists() else "7"
+        told = [os.getpriority(os.PRIO_PROCESS, 0), autogroup]
         os.write(writer, json.dumps(told).encode())
         os._exit(0)
     os.waitpid(child, 0)

@@ -34,8 +34,9 @@ def upward(graph: grimp.ImportGraph) -> list[str]:
 
 def circle(graph: grimp.ImportGraph) -> list[str]:
     """Modules that import each other in turn, the first one twice; none is what one hopes for."""
+    arrows = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     try:
-        [*graphlib.TopologicalSorter({m: graph.find_modules_directly_imported_by(m) for m in graph.modules}).static_order()]
+        graphlib.TopologicalSorter(arrows).prepare()
     except graphlib.CycleError as error:
         return error.args[1]
     return []
