@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from torchvision.transforms import v2
 
 from lth.training.batches import PADDING, Batches, crop_and_flip
 
@@ -44,8 +46,14 @@ def test_the_order_does_not_depend_on_augmentation():
     assert torch.equal(Batches([7], 40, 8, augment=True).between(0, 9)[0], Batches([7], 40, 8).between(0, 9)[0])
 
 
+@pytest.fixture(scope="module")
+def v2() -> ModuleType:
+    """Torchvision's transforms, whose import takes seconds."""
+    return importlib.import_module("torchvision.transforms.v2")
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 6, 9)])
-def test_every_move_is_one_that_torchvision_can_make(shape):
+def test_every_move_is_one_that_torchvision_can_make(shape, v2):
     """Pad, crop at (top, left), flip: exactly torchvision's functions, for every move there is."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(1, 256, shape, generator=generator, dtype=torch.uint8)
@@ -58,7 +66,7 @@ def test_every_move_is_one_that_torchvision_can_make(shape):
         assert torch.equal(found, v2.functional.horizontal_flip(expected) if flip else expected)
 
 
-def test_moves_are_distributed_as_torchvisions():
+def test_moves_are_distributed_as_torchvisions(v2):
     """Both draw top, left and flip uniformly and independently: chi-squared on all 162 moves."""
     _, moves = Batches(range(4), examples=5_000, batch=1_000, augment=True).between(0, 20)
     counts = np.zeros((9, 9, 2), int)

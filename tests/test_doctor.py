@@ -14,6 +14,7 @@ import torch
 from pretend_gpu import pretend_gpu
 
 from lth.book import cli, doctor
+from lth.files import ROOT
 from lth.models import OWN, Model
 from lth.training.group import Group
 from lth.training.step import Step
@@ -63,7 +64,7 @@ def test_what_is_raised_or_warned_of_is_told():
     row = doctor.tried(fails)
     assert (row["result"], row["note"]) == ("wrong", "ValueError: no such kernel") and "fails" in row["traceback"]
     lth = doctor.training.__file__
-    words = {"lth/training/train.py": "slower", "torch/x.py": "of others"}
+    words = {str(ROOT / "lth" / "analysis" / "plane.py"): "slower", "torch/x.py": "of others"}
     words[lth] = "7 replicas do not fit into cuda:0 together"
 
     def warns():

@@ -182,6 +182,7 @@ def test_the_spread_over_batches(trained, toy):
         lcs.batch_spread(one, toy.train, 150)
 
 
+@pytest.mark.thorough
 def test_the_adaptive_ratio_stays_inside_the_set_and_never_below_the_least(trained, toy):
     """Against a plain search; limits from tight to loose give ratios that grow."""
     one = trained[1][[0, 1]]

@@ -108,29 +108,28 @@ def ended() -> int:
         ("odd", lambda: "x", 1.1, False),
     ],
 )
-def test_what_others_are_writing_stays_and_what_they_left_goes(run, machine, process, days, left):
+def test_what_others_are_writing_stays_and_what_they_left_goes(tmp_path, machine, process, days, left):
     """A result that was set aside comes back where the other was killed between its two renames."""
-    folder = run(WRITE)
-    other = folder.parent / f".tiny-{machine}-{process()}-x_1"
+    folder = tmp_path / "tiny"
+    other = tmp_path / f".tiny-{machine}-{process()}-x_1"
     (other / "control").mkdir(parents=True)
-    folder.rename(other / "old")
+    (other / "old").mkdir()
+    (other / "old" / "x.txt").touch()
     then = time.time() - days * DAY
     for path in [other, *other.rglob("*")]:
         os.utime(path, (then, then))
-    with pytest.raises(LthError):
-        run("1 / 0")
+    runner._sweep("tiny", tmp_path)
     assert other.exists() == left
     assert (folder / "x.txt").exists() != left
 
 
-def test_a_folder_of_another_machine_is_as_young_as_its_youngest_file(run):
-    folder = run(WRITE)
-    other = folder.parent / ".tiny-elsewhere-1-x"
+def test_a_folder_of_another_machine_is_as_young_as_its_youngest_file(tmp_path):
+    other = tmp_path / ".tiny-elsewhere-1-x"
     (other / "control").mkdir(parents=True)
     (other / "control" / "progress.json").write_text("{}", encoding="utf-8")
     for path in (other, other / "control"):
         os.utime(path, (0, 0))
-    run(WRITE)
+    runner._sweep("tiny", tmp_path)
     assert other.exists()
 
 
@@ -161,6 +160,7 @@ def test_our_own_errors_are_told_without_a_traceback(run):
     assert str(failure.value) == "tiny: the store is full: empty it"
 
 
+@pytest.mark.thorough
 def test_the_deadline_reaches_the_notebook_as_an_interrupt(run, tmp_path):
     noted = tmp_path / "noted"
     cell = f"""

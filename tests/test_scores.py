@@ -102,6 +102,7 @@ def test_synflow_conserves_the_sum_of_every_layer(toy):
 
 
 @pytest.mark.filterwarnings("ignore:.*has no weights left")
+@pytest.mark.thorough
 def test_synflow_does_not_collapse_where_magnitude_does():
     """One layer with small weights: by magnitude it is emptied, SynFlow keeps what the flow needs."""
     networks = init.glorot_normal(Model("lenet_300_100"), seeds=[0, 1])

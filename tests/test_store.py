@@ -308,6 +308,7 @@ def test_kill_at_any_moment_then_the_same_command_ends_with_the_same_numbers(sto
     assert same(found, train.train(lenets, toy, **HOW)), seen
 
 
+@pytest.mark.thorough
 def test_two_processes_at_once(store, lenets, toy, trained):
     both = [process(store), process(store)]
     for one in both:
@@ -317,6 +318,7 @@ def test_two_processes_at_once(store, lenets, toy, trained):
     assert not trained
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_said_and_the_same_command_goes_on(store, lenets, toy, trained):
     with process(store, room=400_000) as full:  # a checkpoint of three LeNet5 needs a megabyte
         _, told = full.communicate()

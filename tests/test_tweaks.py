@@ -181,6 +181,7 @@ def test_the_authors_variant_is_theirs(images, limit):
     assert {n: s.item() for n, s in found.items()} == pytest.approx(held_by_hand(network, images, 6, how), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_scales_learned_before_the_skips_leave_the_skips_alone(tickets, images):
     scales = GradInit(batch_size=20, iterations=2)(tickets, images)
     changed = tweaks.scaled(tweaks.change(tickets, skips="conv"), scales)

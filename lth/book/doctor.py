@@ -32,6 +32,7 @@ from lth.book.chapter import commit
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.data import Data, Split
+from lth.files import ROOT
 from lth.methods.init import kaiming_normal
 from lth.models import OWN, Model
 from lth.population import Population
@@ -85,7 +86,7 @@ def tried(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         except Exception as error:  # whatever it is, the other checks go on
             first = (str(error).strip().splitlines() or [""])[0]
             row = {"result": "wrong", "note": f"{type(error).__name__}: {first}", "traceback": traceback.format_exc()}
-    ours = dict.fromkeys(str(w.message) for w in said if Path(w.filename).parent.name in ("lth", "book"))
+    ours = dict.fromkeys(str(w.message) for w in said if Path(w.filename).is_relative_to(ROOT / "lth"))
     if ours := [words for words in ours if "do not fit" not in words]:
         row |= {"warned": ours, "note": "; ".join([*filter(None, [row.get("note")]), *ours])}
     return row
