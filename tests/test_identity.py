@@ -299,6 +299,7 @@ for cell in json.load(sys.stdin):
 """
 
 
+@pytest.mark.thorough
 def test_a_rule_in_a_notebook_has_the_name_it_has_in_a_file(load):
     """Whatever the order of sets in that process; run again as it was the same, and when it was edited another."""
     edited = RULE.replace("SHARE, UNUSED = 0.8", "SHARE, UNUSED = 0.3")

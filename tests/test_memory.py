@@ -51,7 +51,9 @@ def images_and_replicas(most: int, population: Population, monkeypatch: pytest.M
     return asked
 
 
-@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.thorough) if n == "exact Hessian" else n for n in MEASURES]
+)
 def test_measures_take_smaller_pieces_where_memory_is_short(name, monkeypatch):
     model = Model("lenet5", (1, 16, 16), widths=(2, 3, 5, 4))
     population, data = init.kaiming_normal(model, range(4), method="dense"), toy_data(140, (1, 16, 16))

@@ -208,6 +208,7 @@ def test_out_below_a_file_is_refused(edition: Path, out: Path):
     assert survives(out)
 
 
+@pytest.mark.thorough
 def test_a_warning_fails_the_build_and_the_older_site_stays(edition: Path, out: Path):
     path = edition / "lt_basin" / "03_lt_basin.ipynb"
     edit(path, lambda notebook: notebook["cells"].append(markdown("See {term}`no such word`.")))
@@ -217,6 +218,7 @@ def test_a_warning_fails_the_build_and_the_older_site_stays(edition: Path, out: 
     assert survives(out)
 
 
+@pytest.mark.thorough
 def test_something_loaded_from_the_network_fails_the_build(edition: Path, out: Path):
     path = edition / "lt_basin" / "03_lt_basin.ipynb"
     script = code("plot()", {"text/html": "<script src='https://cdn.example.org/require.js'></script>"})

@@ -82,7 +82,8 @@ def first_step(population: Population, images: Split) -> tuple[torch.Tensor, tor
     return losses, norms
 
 
-@pytest.mark.parametrize("limit", [100.0, pytest.param(0.0, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("limit", [100.0, 0.0])
 def test_learned_scales_lower_the_loss_of_the_first_step_or_the_gradient(limit):
     networks = double(init.glorot_normal(Model("resnet8", (3, 16, 16), 4), seeds=[0, 1]))
     networks = prune.apply(networks, prune.magnitude_masks(networks, 0.8))
