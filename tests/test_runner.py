@@ -327,3 +327,11 @@ def test_a_damaged_run_is_named_and_mended(tmp_path):
     mended = cli("-p", "steps=40", "-p", "prune_start=5", "-p", "prune_end=20", store=store, out=out)
     assert mended.wait() == 0
     assert (out / "lt_basin" / "claims.json").read_bytes() == before
+
+
+def test_what_the_kernel_is_told_stays_with_it(run):
+    before = dict(os.environ)
+    cell = "import os, pathlib; pathlib.Path(os.environ['LTH_OUT'], 'preset.txt').write_text(os.environ['LTH_PRESET'])"
+    folder = run(cell)
+    assert (folder / "preset.txt").read_text(encoding="utf-8") == "smoke"
+    assert dict(os.environ) == before

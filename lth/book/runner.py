@@ -106,7 +106,6 @@ def execute(
             "LTH_DEVICE": device,
             "LTH_NICE": nice or "",
         }
-        os.environ.update({name: str(value) for name, value in settings.items()})
         if training:
             write_text(Path(folder) / source.name, json.dumps(_only_training(chapter)))
             source = Path(folder) / source.name
@@ -114,7 +113,7 @@ def execute(
         told = {name: shown(value) if name == "dataset" else value for name, value in values.items()}
         arguments = (source, partial / source.name, told, failure)
         thread = threading.Thread(target=_papermill, args=arguments, daemon=True)
-        with _signals(channel / "stop"):
+        with _environment(settings), _signals(channel / "stop"):
             thread.start()
             _watch(thread, chapter, partial / source.name, channel, deadline, display)
         if (channel / "stop").exists() and (failure or thread.is_alive()):
@@ -127,6 +126,18 @@ def execute(
         target = out / chapter
         _swap(partial, target)
     return target
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, Any]) -> Iterator[None]:
+    """What the kernel finds in its environment; afterwards this process has its own again."""
+    before = dict(os.environ)
+    os.environ.update({name: str(value) for name, value in settings.items()})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _only_training(chapter: str) -> dict[str, Any]:
