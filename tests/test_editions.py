@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,12 @@ def test_a_chapter_from_its_archive_alone_is_the_same(chapter, tmp_path, monkeyp
         assert (again / "data" / name).read_bytes() == (first / "data" / name).read_bytes(), name
     for name in ("claims.json", "networks.json"):
         assert (again / name).read_text(encoding="utf-8") == (first / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_note_points_at_what_the_published_chapter_shows(chapter):
+    """Not at a figure or table that only the next edition has: the book would not build."""
+    note = ROOT / "book" / "editions" / "notes" / f"{chapter}.md"
+    labels = set(re.findall(r"\{numref\}`([\w-]+)`", note.read_text(encoding="utf-8"))) if note.exists() else set()
+    shown = (PUBLISHED / chapter / Path(CHAPTERS[chapter]).name).read_text(encoding="utf-8")
+    assert {label for label in labels if label not in shown} == set()
