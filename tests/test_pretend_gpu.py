@@ -502,12 +502,19 @@ def test_networks_are_evaluated_in_full_precision_while_they_train_in_tf32(monke
     assert set(seen) == {(True, "tf32"), (False, "ieee")}
 
 
+SHORTER = {  # every operation of the pretended GPU goes through Python
+    "lt_basin": {"steps": 20, "prune_start": 5, "prune_end": 10},
+    "tweaks": {"others": []},
+    "rti_repulsion": {"subset": 0.2},
+}
+
+
 @contextlib.contextmanager
 def as_the_runner(chapter: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     """The chapter's parameters under `smoke`, in the place of those written in the notebook."""
     for name, value in {"LTH_OUT": out, "LTH_PRESET": "smoke", "LTH_DEVICE": "cuda"}.items():
         monkeypatch.setenv(name, str(value))
-    yield parameters(chapter, "smoke").model_dump()
+    yield parameters(chapter, "smoke", SHORTER.get(chapter)).model_dump()
 
 
 @pytest.mark.thorough
