@@ -98,7 +98,7 @@ def test_every_architecture_equals_plain_pytorch_runs(name, monkeypatch):
     population = networks(name)
     data = data_for(population)
     crops = population.model.shape[0] == 3
-    recipe = Recipe(steps=5 if name in BIG else 9, batch_size=6, lr=1e-5, weight_decay=0.1, augment=crops)
+    recipe = Recipe(steps=3 if name in BIG else 9, batch_size=6, lr=1e-5, weight_decay=0.1, augment=crops)
     expected = [plain_training(population[[r]], data, recipe) for r in range(len(population))]
     for size in (lambda _: 1, len):  # a replica at a time, and stacked
         monkeypatch.setattr(train_module, "group_size", size)
