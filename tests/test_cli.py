@@ -222,11 +222,18 @@ def test_the_verdicts_are_counted_at_the_end(lth, monkeypatch, tmp_path):
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize("words", ["list", "run --help", "run 3 -p points=9", "claims"])
-@pytest.mark.parametrize("terminal", ["ascii", "latin-1", "C"])
+TERMINALS, WORDS = ("ascii", "latin-1", "C"), ("list", "run --help", "run 3 -p points=9", "claims")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "words"),
+    [
+        pytest.param(terminal, words, marks=[pytest.mark.thorough] * (words == "claims" and terminal != "ascii"))
+        for terminal in TERMINALS
+        for words in WORDS
+    ],
+)
 def test_any_terminal_is_told_what_it_can_show(words, terminal):
-    if words == "claims" and terminal != "ascii":
-        pytest.skip("takes seconds, and what is true of one is true of the other")
     lth = Path(sys.executable).with_name("lth")
     surroundings = os.environ | (PLAIN if terminal == "C" else {"PYTHONIOENCODING": terminal})
     said = subprocess.run([lth, *words.split()], env=surroundings, capture_output=True, check=False)

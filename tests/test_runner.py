@@ -61,6 +61,7 @@ def test_a_failing_cell_leaves_the_older_result(run, tmp_path):
     folder = run(WRITE)
     assert (folder / "x.txt").read_text(encoding="utf-8") == "2"
     before = (folder / "tiny.ipynb").read_bytes()
+    (folder.parent / f".tiny-{HERE}-{ended()}-left_1").mkdir()  # by an execution that was killed: it goes, too
     with pytest.raises(LthError, match="tiny: cell .* failed: ZeroDivisionError: division by zero") as failure:
         run(WRITE, "1 / 0")
     assert (folder / "tiny.ipynb").read_bytes() == before
@@ -274,7 +275,7 @@ def test_what_the_user_named_is_what_runs_and_no_page_says_where_it_lies(tmp_pat
     pipes = {"capture_output": True, "encoding": "utf-8"}
     said = subprocess.run(words, cwd=tmp_path, env=os.environ | places, check=False, **pipes)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.splitlines()[1].startswith("  19 claims: 19 not run")
+    assert said.stdout.splitlines()[1] == "  19 claims: 19 not run"  # networks that guess
     assert "lt_basin, cell 3 of 22: " in said.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "cache", "home", "out"]
     assert len(list((tmp_path / "home" / "store" / "runs").iterdir())) == 27

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from lth.book import CHAPTERS
 from lth.book.claims import PUBLISHED, Claim, Finding, findings, interval, ledger, stamp, verdict_mark, verdict_words
+from lth.book.scorecard import DECIDED
 from lth.book.text import escape
 
 HEADING = "### What came out"
-DECIDED = ("reproduced", "holds here", "not reproduced", "does not hold here")
 
 
 class Paper(NamedTuple):
