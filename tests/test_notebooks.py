@@ -52,3 +52,14 @@ def test_names_of_figures_and_tables_are_unique_in_the_book():
         for cell in nbformat.read(ROOT / path, as_version=4).cells:
             names += [cell.metadata["mystnb"]["figure"]["name"]] if "figure" in cell.metadata.get("mystnb", {}) else []
     assert len(names) == len(set(names)) > 20
+
+
+def test_every_recipe_is_told_the_precision(chapter):
+    _, notebook = chapter
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    recipes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
+               and isinstance(node.func, ast.Name) and node.func.id == "Recipe"]  # fmt: skip
+    told = [[word.arg for word in node.keywords] for node in recipes]
+    shared = {key.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict) for key in node.keys
+              if isinstance(key, ast.Constant)}  # fmt: skip
+    assert recipes and all("precision" in words or (None in words and "precision" in shared) for words in told)

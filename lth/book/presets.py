@@ -62,7 +62,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "inputs": 100,
         },
         "night": {},
-        "gpu": {},
+        "gpu": {"precision": "tf32"},
         "paper": {},
     },
     "dst_updates": {
@@ -86,7 +86,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "few_images": 20,
         },
         "night": {},
-        "gpu": {},
+        "gpu": {"precision": "tf32"},
         "paper": {},
     },
     "lt_basin": {
@@ -112,7 +112,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "points": 15,
         },
         "night": {},
-        "gpu": {},
+        "gpu": {"precision": "tf32"},
         "paper": {},
     },
     "tweaks": {
@@ -224,6 +224,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "night": {"seeds": 5, "epochs": 3},
         "gpu": {
+            "precision": "tf32",
             "dataset": "cifar10",
             "model": "resnet20",
             "rounds": 10,
@@ -318,6 +319,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "lanczos_runs": 2,
         },
         "gpu": {
+            "precision": "tf32",
             "seeds": 6,
             "rewind_steps": [0, 30, 250],
             "stability_steps": [0, 30, 100, 250, 1_000],

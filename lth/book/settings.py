@@ -42,6 +42,9 @@ class Settings(Checked):
     """The settings of one chapter."""
 
     dataset: str
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32", description="of the products in training: tf32 and bf16 are faster on GPUs; all measures are of fp32"
+    )
 
     @property
     def models(self) -> list[str]:
@@ -299,7 +302,6 @@ class Tweaks(Settings):
     )
     weight_decay: float = Field(2e-4, ge=0, description="weight decay, in PyTorch's convention")
     augment: bool = Field(True, description="crop and flip the training images at random")
-    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="of the products in training")
     others: Annotated[list[Network], BeforeValidator(_numbers)] = Field(
         ["resnet34", "resnet50", "vgg16_bn", "mobilenet"],
         description="other architectures, in which the plain ticket is compared with all tweaks together",
