@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lth.book import CHAPTERS, came_out, claims
+from lth.book import CHAPTERS, came_out, claims, notes
 from lth.book.claims import ledger
 
 
@@ -34,8 +34,7 @@ def edition(tmp_path, monkeypatch):
         "metadata": {"mystnb": {"figure": {"caption": "Lines. [Data](data/x.csv)."}, "image": {"alt": "Two lines."}}},
     }
     (chapter / Path(CHAPTERS["lt_basin"]).name).write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
-    for module in (came_out, claims):
-        monkeypatch.setattr(module, "PUBLISHED", folder)
+    monkeypatch.setattr(claims, "PUBLISHED", folder)
     (folder.with_name("notes")).mkdir()
     return folder
 
@@ -69,7 +68,7 @@ def test_words_come_from_the_note_of_the_published_edition(edition):
     note.write_text("### What came out\n\nTickets return.\n\n### Where they differ\n\nNot here.\n", encoding="utf-8")
     page = came_out.page(edition)
     assert "Tickets return." in page and "Not here." not in page
-    assert came_out.words(edition.with_name("other"), "lt_basin") == ""
+    assert notes.words(edition.with_name("other"), "lt_basin") == ""
 
 
 def test_a_page_says_when_nothing_is_decided(edition):

@@ -9,16 +9,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth.book import CHAPTERS
-from lth.book.claims import PUBLISHED, Claim, Finding, findings, interval, ledger, stamp, verdict_mark, verdict_words
-from lth.book.scorecard import DECIDED
+from lth.book.claims import (
+    Claim,
+    Finding,
+    findings,
+    home,
+    interval,
+    ledger,
+    stamp,
+    verdict_mark,
+    verdict_words,
+)
+from lth.book.notes import words
+from lth.book.scorecard import DECIDED, counted, strip, verdict_of
 from lth.book.text import escape
-
-HEADING = "### What came out"
 
 
 class Paper(NamedTuple):
@@ -60,12 +68,12 @@ PAPERS = {  # by the letter that its claims begin with
 
 
 def write(edition: Path, source: Path) -> None:
-    """Puts the page, and the figures on it, where the book is staged."""
+    """Puts the page, and the figures on it and on the chapters' pages, where the book is staged."""
     folder = source / "book" / "came_out"
     folder.mkdir()
     for paper in PAPERS.values():
         for chapter, name in paper.figures.items():
-            if (figure := edition / chapter / "figures" / f"{name}.png").is_file():
+            if (figure := home(edition, chapter) / chapter / "figures" / f"{name}.png").is_file():
                 shutil.copy(figure, folder / f"{chapter}.png")
     (source / "book" / "what_came_out.md").write_text(page(edition), encoding="utf-8")
 
@@ -88,8 +96,9 @@ def page(edition: Path) -> str:
         "  - Its claims",
     ]
     for letter, paper in PAPERS.items():
-        counts = _counted(claims_of(letter), found)
-        lines += [f"* - {{cite:t}}`{paper.cite}`", f"  - {paper.asks}", f"  - {counts}"]
+        claims = claims_of(letter)
+        lines += [f"* - {{cite:t}}`{paper.cite}`", f"  - {paper.asks}"]
+        lines += [f"  - {counted(claims, found)} {strip(claims, found, 'scorecard.html')}"]
     lines += ["```", ""]
     for letter, paper in PAPERS.items():
         lines += [f"## {paper.name}", "", f"*{paper.asks}*", ""]
@@ -102,17 +111,6 @@ def page(edition: Path) -> str:
 def claims_of(letter: str) -> list[Claim]:
     """A paper's claims, without checks, which are no evidence about networks."""
     return [claim for claim in ledger().values() if claim.id.startswith(letter) and not claim.check]
-
-
-def _verdict(claim: Claim, found: dict[str, Finding]) -> str:
-    return found[claim.id].verdict if claim.id in found and not claim.needs else "not run"
-
-
-def _counted(claims: list[Claim], found: dict[str, Finding]) -> str:
-    """«12 reproduced, 3 open, 2 not run», in the colours of the verdicts."""
-    words = Counter(_verdict(claim, found) for claim in claims)
-    order = [*DECIDED, *sorted(set(words) - set(DECIDED))]
-    return ", ".join(f"{words[word]} {verdict_mark(word)}" for word in order if words[word]) or "none"
 
 
 def _main(letter: str, found: dict[str, Finding]) -> list[str]:
@@ -132,26 +130,18 @@ def _chapter(edition: Path, chapter: str, name: str, found: dict[str, Finding]) 
     notebook = CHAPTERS[chapter].removesuffix(".ipynb")
     claims = [claim for claim in ledger().values() if claim.chapter == chapter and not claim.check]
     number = Path(notebook).stem[:2].lstrip("0")
-    told = f"{{doc}}`../{notebook}`. {_ran(edition / chapter)} {_counted(claims, found)}."
+    told = f"{{doc}}`../{notebook}`. {_ran(edition / chapter)} {counted(claims, found)}."
     lines = [f"### Chapter {number}", "", told, ""]
     lines += [words(edition, chapter) or _no_words(claims, found), ""]
     if (edition / chapter / "figures" / f"{name}.png").is_file():
-        caption, alt = told_of_figure(edition / chapter / Path(CHAPTERS[chapter]).name, name)
+        file = edition / chapter / Path(CHAPTERS[chapter]).name
+        caption, alt, _ = told_of_figure(json.loads(file.read_text(encoding="utf-8")), name)
         lines += [f"```{{image}} came_out/{chapter}.png", f":alt: {alt}", ":width: 640px", "```", "", caption, ""]
     return lines
 
 
-def words(edition: Path, chapter: str) -> str:
-    """What the chapter's note says came out in the published edition; "" where it says nothing, and of others."""
-    note = PUBLISHED.with_name("notes") / f"{chapter}.md"
-    if edition != PUBLISHED or not note.is_file():
-        return ""
-    _, _, rest = note.read_text(encoding="utf-8").partition(HEADING + "\n")
-    return re.split(r"^#", rest, maxsplit=1, flags=re.MULTILINE)[0].strip()
-
-
 def _no_words(claims: list[Claim], found: dict[str, Finding]) -> str:
-    decided = sum(_verdict(claim, found) in DECIDED for claim in claims)
+    decided = sum(verdict_of(claim, found) in DECIDED for claim in claims)
     if not decided:
         return f"None of the {len(claims)} claims of the chapter is decided here: there is nothing to take from it yet."
     return f"{decided} of the chapter's {len(claims)} claims are decided; the scorecard says which."
@@ -166,12 +156,11 @@ def _ran(folder: Path) -> str:
     return f"Run on {escape(told.get('data', '?'))}, preset {escape(told.get('preset', '?'))}{networks}:"
 
 
-def told_of_figure(notebook: Path, name: str) -> tuple[str, str]:
-    """Caption and alternative text of the figure that a notebook saves under a name."""
-    cells: list[dict[str, Any]] = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    for cell in cells:
+def told_of_figure(notebook: dict[str, Any], name: str) -> tuple[str, str, str]:
+    """Caption, alternative text and label of the figure that a notebook saves under a name."""
+    for cell in notebook["cells"]:
         about = cell["metadata"].get("mystnb", {})
         if f'chapter.save("{name}"' in "".join(cell["source"]) and "figure" in about:
             caption = re.sub(r"\s*\[Data\]\([^)]*\)\.?", "", about["figure"]["caption"])
-            return caption, about.get("image", {}).get("alt", caption)
-    return "", ""
+            return caption, about.get("image", {}).get("alt", caption), about["figure"].get("name", "")
+    return "", "", ""

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -95,6 +95,11 @@ class Claim(BaseModel):
     needs: str | None = None
     main: bool = False
     check: bool = False
+
+    @property
+    def row(self) -> str:
+        """What of the paper it is about, a figure or table most often: «E8», see `shown`."""
+        return self.id.split(".")[0]
 
     @property
     def version(self) -> str:
@@ -234,6 +239,27 @@ def ledger() -> dict[str, Claim]:
     return {claim.id: claim for claim in claims}
 
 
+class Shown(NamedTuple):
+    """A figure or table of a paper, and ours: names of figures, tables and films in the book, or why there is none.
+
+    rows: what claims about it begin with.
+    """
+
+    paper: str
+    theirs: str
+    rows: list[str]
+    ours: list[str]
+    why: str
+
+
+@cache
+def shown() -> list[Shown]:
+    """The papers' figures and tables, in their order."""
+    with open(LEDGER / "figures.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    return [Shown(x["paper"], x["theirs"], x["rows"].split(), x["ours"].split(), x["why"]) for x in lines]
+
+
 def judge(claim: Claim, samples: Any, values: Mapping[str, Any]) -> Finding:
     """The finding from one sample per unit, in a run with the parameters `values`.
 
@@ -310,6 +336,12 @@ def findings(edition: Path) -> dict[str, Finding]:
         entries = json.loads(file.read_text(encoding="utf-8"))
         found |= {entry["id"]: Finding(**entry) for entry in entries if entry["id"] in ledger()}
     return found
+
+
+def home(edition: Path, chapter: str) -> Path:
+    """The edition that the chapter's page is made from: this one, or the published one where only others were run."""
+    elsewhere = any((edition / other).is_dir() for other in CHAPTERS)
+    return PUBLISHED if elsewhere and not (edition / chapter).is_dir() else edition
 
 
 def stamp(chapter: Path) -> dict[str, Any]:

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from lth.book import CHAPTERS
 from lth.book.claims import (
-    PUBLISHED,
     Claim,
     Finding,
     findings,
     interval,
     ledger,
+    shown,
     stamp,
     verdict_mark,
     verdict_words,
 )
+from lth.book.notes import differences
 from lth.book.text import escape
+from lth.files import ROOT
 
 STAMPED = {"on": "trained on", "with preset": "preset", "at commit": "commit", "finished": "finished"}
 DECIDED = ("reproduced", "holds here", "does not hold here", "not reproduced")
+WIDE = ("---", "html_theme.sidebar_secondary.remove: true", "---", "")  # a table takes the room of the contents
 OTHERS = ("open", "not run", "check passed", "check failed")
 
 
-def page(edition: Path) -> str:
-    """The scorecard of an edition, as Markdown."""
+def page(edition: Path, places: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The scorecard of an edition, as Markdown; places: name of a figure, table or film of the book → a link to it."""
     found = findings(edition)
     lines = [
+        *WIDE,
         "# Scorecard",
         "",
         "Every claim of the papers that this book puts to the test, with its test and what came out. "
-        "{doc}`How to read the verdicts <reading>`.",
+        "{doc}`How to read the verdicts <reading>`. The first letter of a claim is its paper's: **E**vci, **M**aene, "
+        "**P**aul, **J**aiswal. The squares lead to the claims.",
         "",
         *_counts(found),
         "",
@@ -44,13 +51,27 @@ def page(edition: Path) -> str:
     ]
     for chapter, notebook in CHAPTERS.items():
         claims = [claim for claim in ledger().values() if claim.chapter == chapter]
-        lines += [f"## Chapter {Path(notebook).stem[:2].lstrip('0')}: {chapter}", ""]
-        lines += [f"{_run_line(edition / chapter)} {{doc}}`The chapter <../{notebook.removesuffix('.ipynb')}>`.", ""]
-        lines += _table(claims, found)
-        notes = PUBLISHED.with_name("notes") / f"{chapter}.md"
-        if edition == PUBLISHED and notes.exists():
-            lines += [notes.read_text(encoding="utf-8"), ""]
+        own = f"../{notebook.removesuffix('.ipynb')}"
+        lines += [f"## Chapter {number_of(chapter)}: {heading(chapter)}", "", strip(claims, found, ""), ""]
+        lines += [f"{_run_line(edition / chapter)} {{doc}}`The chapter <{own}>`{_note(edition, chapter)}.", ""]
+        lines += _table(claims, found, places)
     return "\n".join(lines)
+
+
+def number_of(chapter: str) -> str:
+    """«3»"""
+    return Path(CHAPTERS[chapter]).stem[:2].lstrip("0")
+
+
+def heading(chapter: str) -> str:
+    """The title of a chapter, from its notebook."""
+    notebook = json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8"))
+    return "".join(notebook["cells"][0]["source"]).split("\n", 1)[0].removeprefix("#").strip()
+
+
+def _note(edition: Path, chapter: str) -> str:
+    """Where the chapter says how the published edition differs from the paper."""
+    return f", with {{ref}}`its note <differs-{chapter}>`" * bool(differences(edition, chapter))
 
 
 def _counts(found: dict[str, Finding]) -> list[str]:
@@ -58,36 +79,44 @@ def _counts(found: dict[str, Finding]) -> list[str]:
     words = [found[claim_id].verdict if claim_id in found else "not run" for claim_id in ledger()]
     counts = ", ".join(f"{words.count(word)} {word}" for word in DECIDED + OTHERS if word in words)
     decided = sum(words.count(word) for word in DECIDED)
+    wrong = f"about {round(0.025 * decided)}" if decided >= 40 else "fewer than one"
     return [
         f"**{len(words)} claims: {counts}.**",
         "",
         "Checks are identities of the mathematics: they test the program and are no evidence about networks. Where the "
         "truth lies at the edge of a claim's range, its test confirms the claim with a probability of 2.5 % at most: "
-        f"if all {decided} decided claims were such, about {round(0.025 * decided)} of them would be wrong.",
+        f"if all {decided} decided claims were such, {wrong} of them would be wrong.",
     ]
 
 
-def _table(claims: Sequence[Claim], found: dict[str, Finding]) -> list[str]:
-    if not claims:
-        return []
+def _table(claims: Sequence[Claim], found: dict[str, Finding], places: Mapping[str, str] | None = None) -> list[str]:
+    """places: as in `page`; None: the claims' own lines are elsewhere, and linked."""
     lines = ["```{list-table}", ":header-rows: 1", ":class: scorecard", ""]
-    lines += _row("Claim", "The paper", "Test; n counts", "Here: value [95 % interval], n", "Verdict")
+    lines += _row("Claim", "The paper", "Here: value [95 % interval], n", "Verdict")
     for claim in claims:
         finding = found.get(claim.id)
         here = f"{interval(finding)} ({claim.unit})" if finding and finding.n else "–"
         if finding and finding.explored and finding.n:
             here = f"before the change: {interval(finding)}"  # of what may have been another quantity, in other units
-        statement = f"`{claim.id}` {claim.statement}" + (" *A check.*" if claim.check else "")
-        test = f"{claim.metric}: {claim.test} {claim.unit}; {claim.replication}s{_planned(claim)}"
-        lines += _row(statement, claim.paper, test, here, _verdict(claim, finding))
+        if places is None:
+            statement = f'<a href="#{claim.id}">{claim.id}</a> {claim.statement}'
+        else:
+            names = [name for line in shown() if claim.row in line.rows for name in line.ours if name in places]
+            links = ", ".join(places[name] for name in dict.fromkeys(names))
+            statement = f'<span id="{claim.id}">`{claim.id}`</span> {claim.statement}' + " *A check.*" * claim.check
+            statement += f" Shown in {links}." if links else ""
+            statement += _test(claim)
+        lines += _row(statement, claim.paper, here, _verdict(claim, finding))
     return [*lines, "```", ""]
 
 
-def _planned(claim: Claim) -> str:
-    """The n that the power asks for, and when the claim was changed."""
-    needed = f", {claim.needed} needed" if claim.needed else ""
-    changed = f". *Changed on {claim.changed.date}: {claim.changed.reason}*" if claim.changed else ""
-    return needed + changed
+def _test(claim: Claim) -> str:
+    """In a fold: the test, what n counts, the n that the power asks for, and when and why the claim was changed."""
+    told = f"{claim.metric}: {claim.test} {claim.unit}. n counts {claim.replication}s"
+    told += f", {claim.needed} needed." if claim.needed else "."
+    told += f" *Changed on {claim.changed.date}: {claim.changed.reason}*" if claim.changed else ""
+    title = "Test, changed" if claim.changed else "Test"
+    return f"\n\n    <details><summary>{title}</summary>\n\n    {told}\n\n    </details>"
 
 
 def _verdict(claim: Claim, finding: Finding | None) -> str:
@@ -108,6 +137,32 @@ def _run_line(chapter: Path) -> str:
     """When and on what a chapter's results were computed."""
     told = [f"{word} {escape(stamp(chapter)[key])}" for word, key in STAMPED.items() if key in stamp(chapter)]
     return f"Computed {', '.join(told)}." if told else "Not run in this edition: its page shows the published one."
+
+
+def verdict_of(claim: Claim, found: dict[str, Finding]) -> str:
+    """The word of the scorecard for a claim."""
+    return found[claim.id].verdict if claim.id in found and not claim.needs else "not run"
+
+
+def counted(claims: list[Claim], found: dict[str, Finding]) -> str:
+    """«12 reproduced, 3 open, 2 not run», in the colours of the verdicts."""
+    words = Counter(verdict_of(claim, found) for claim in claims)
+    order = [*DECIDED, *sorted(set(words) - set(DECIDED))]
+    return ", ".join(f"{words[word]} {verdict_mark(word)}" for word in order if words[word]) or "none"
+
+
+def strip(claims: Sequence[Claim], found: dict[str, Finding], page: str) -> str:
+    """A row of squares, one for each claim in the colour of its verdict, each a link to its line on the scorecard.
+
+    page: the way to the scorecard from where the squares stand.
+    """
+    squares = []
+    for claim in claims:
+        words = "not run" if claim.needs else verdict_words(found.get(claim.id))
+        kind = "not-run" if words.startswith("not run") else words.split(":")[0].replace(" ", "-")
+        label = f"{claim.id}: {words}"
+        squares.append(f'<a class="square {kind}" href="{page}#{claim.id}" title="{label}" aria-label="{label}"></a>')
+    return f'<span class="strip">{"".join(squares)}</span>'
 
 
 def came_out(folder: Path) -> str:

@@ -17,7 +17,6 @@ from lth.files import ROOT
 
 GITHUB = re.compile(r"(?:https://|ssh://git@|git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-BORROWED = (":::{note}", "This chapter was not run in this edition: what you see is the published one.", ":::", "")
 TROUBLE = re.compile(r"WARNING|ERROR|Error|error:")
 
 
@@ -29,7 +28,8 @@ def build(edition: Path, out: Path) -> Path:
     something that is not a site. LthError where Jupyter Book fails or warns. In every such case an older site in
     `out` stays as it was.
     """
-    from lth.book import came_out, scorecard, speed
+    from lth.book import came_out, gallery, scorecard, speed
+    from lth.book.claims import home
 
     edition, out = Path(edition).resolve(), Path(out).resolve()
     for chapter, notebook in CHAPTERS.items():
@@ -45,22 +45,17 @@ def build(edition: Path, out: Path) -> Path:
     with work as folder:
         source = Path(folder, "source")
         stage(edition, source)
-        (source / "book" / "scorecard.md").write_text(scorecard.page(edition), encoding="utf-8")
+        (source / "book" / "scorecard.md").write_text(
+            scorecard.page(edition, gallery.where(edition)), encoding="utf-8"
+        )
         came_out.write(edition, source)
+        gallery.write(edition, source)
         speed.write(source)
         jupyter_book(source, Path(folder))
         if out.exists():
             os.replace(out, Path(folder, "old"))
         os.replace(Path(folder, "_build", "html"), out)
     return out / "index.html"
-
-
-def home(edition: Path, chapter: str) -> Path:
-    """The edition that the chapter's page is made from: this one, or the published one where only others were run."""
-    from lth.book.claims import PUBLISHED
-
-    elsewhere = any((edition / other).is_dir() for other in CHAPTERS)
-    return PUBLISHED if elsewhere and not (edition / chapter).is_dir() else edition
 
 
 def check(edition: Path, chapter: str, name: str) -> None:
@@ -90,6 +85,9 @@ def stage(edition: Path, source: Path) -> None:
     """Lay out what Jupyter Book reads: configuration, prose, executed notebooks, their data for download."""
     import yaml
 
+    from lth.book import page
+    from lth.book.claims import home
+
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("editions", "__pycache__"))
     shutil.copy(ROOT / "_toc.yml", source)
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
@@ -101,19 +99,12 @@ def stage(edition: Path, source: Path) -> None:
     for chapter, notebook in CHAPTERS.items():
         data = source / "notebooks" / "data" / chapter
         data.mkdir(parents=True)
-        shutil.copy((own := home(edition, chapter)) / chapter / Path(notebook).name, source / notebook)
-        if own != edition:
-            mark(source / notebook)
+        own = home(edition, chapter)
+        content = json.loads((own / chapter / Path(notebook).name).read_text(encoding="utf-8"))
+        page.finish(content, chapter, own / chapter, borrowed=own != edition, url=url)
+        (source / notebook).write_text(json.dumps(content), encoding="utf-8")
         for table in sorted((own / chapter / "data").glob("*.csv")):
             shutil.copy(table, data)
-
-
-def mark(notebook: Path) -> None:
-    """Says under the title of a page that it is the published edition's."""
-    content = json.loads(notebook.read_text(encoding="utf-8"))
-    title, *rest = "".join(content["cells"][0]["source"]).split("\n")
-    content["cells"][0]["source"] = "\n".join([title, "", *BORROWED, *rest])
-    notebook.write_text(json.dumps(content), encoding="utf-8")
 
 
 def repository() -> str | None:

@@ -142,23 +142,70 @@ def test_search_finds_a_term(open_page):
     assert seen == Visit()
 
 
+def test_the_scorecard_shows_what_is_asked_for(open_page):
+    page, seen = open_page("book/scorecard.html#P1.iff")
+    rows = page.locator("table.scorecard tbody tr:has(span[id]):visible")
+    page.wait_for_selector(".filter")
+    everything = rows.count()
+    assert page.locator("tr.shown span[id]").get_attribute("id") == "P1.iff"
+    page.get_by_label("Paper").select_option("M")
+    assert set(page.locator("tr:visible > td span[id]").evaluate_all("all => all.map(span => span.id[0])")) == {"M"}
+    assert page.locator(".filter output").inner_text() == f"{rows.count()} of {everything} claims"
+    page.get_by_label("With").fill("no such words")
+    assert rows.count() == 0
+    page.evaluate("location.hash = '#J1.skip'")  # a link shows its claim, whatever is filtered
+    page.wait_for_selector("tr.shown:visible span[id='J1.skip']")
+    assert seen == Visit()
+
+
+def test_code_is_shown_as_one_wishes_and_figures_are_enlarged(open_page):
+    page, seen = open_page("notebooks/03_lt_basin.html")
+    code = page.locator(".bd-article div.cell_input:visible")
+    page.wait_for_selector(".choice")
+    method = code.count()
+    page.get_by_role("button", name="all: to run").click()
+    assert code.count() > method
+    page.get_by_role("button", name="none: to read").click()
+    assert code.count() == 0 and page.locator(".bd-article figure img").count()
+    page.reload()
+    page.wait_for_selector(".choice")
+    assert code.count() == 0  # it is remembered
+    page.locator("img.enlarges").first.click()
+    assert page.locator("dialog.enlarged img").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog.enlarged").is_visible()
+    assert seen == Visit()
+
+
 class Links(html.parser.HTMLParser):
-    """The address of every link on a page."""
+    """The address of every link on a page, and the places that a link can lead to."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.places: set[str] = set()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.found += [value or "" for name, value in attributes if tag == "a" and name == "href"]
+        self.places |= {value for name, value in attributes if name == "id" and value}
+
+
+@functools.cache
+def links_of(path: Path) -> Links:
+    links = Links()
+    links.feed(path.read_text(encoding="utf-8"))
+    return links
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_local_links_lead_somewhere(path: str):
-    links = Links()
-    links.feed((SITE / path).read_text(encoding="utf-8"))
+    links = links_of((SITE / path).resolve())
     assert links.found or path == "index.html"
     for link in links.found:
         target = urllib.parse.urlsplit(link)
-        if not target.scheme and target.path:
-            assert (SITE / path).parent.joinpath(urllib.parse.unquote(target.path)).exists(), link
+        if target.scheme or target.netloc:
+            continue
+        own = (SITE / path).parent.joinpath(urllib.parse.unquote(target.path)) if target.path else SITE / path
+        assert own.exists(), link
+        if target.fragment and own.suffix == ".html":
+            assert urllib.parse.unquote(target.fragment) in links_of(own.resolve()).places, link

@@ -1,0 +1,213 @@
+"""What the page of a chapter is given when the book is made, from the files of its execution: nothing of it is typed.
+
+Its answer under its title; at the end of each caption what the figure is of; links from figures and verdicts to the
+scorecard; where the edition and the paper differ; how to cite it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lth.book import came_out, notes
+from lth.book.claims import Finding, findings, ledger, shown, stamp
+from lth.book.presets import PRESETS, parameters
+from lth.book.scorecard import counted, number_of, strip
+from lth.book.settings import CHAPTER_PARAMETERS
+from lth.book.text import escape
+from lth.errors import UsageError
+
+NAMES = {  # as the papers write them
+    "lenet5": "LeNet5",
+    "lenet_300_100": "LeNet 300-100",
+    "conv4": "Conv-4",
+    "vgg16_bn": "VGG-16",
+    "mobilenet": "MobileNet",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar10-jpeg": "CIFAR-10 (from JPEG files)",
+    "cifar100": "CIFAR-100",
+}
+UNITS = {"solution": "pruning solutions", "mask": "masks", "network": "networks", "seed": "networks"}
+T_INTERVAL = "Bands and bars: 95 % intervals of the mean (Student's t)."
+ROW = re.compile(r"^\| ([A-Z]\d+\.[a-z0-9_\\]+): ", re.MULTILINE)
+PROVENANCE = "## Where these results come from"
+FEW = 4  # parameters that a badge names
+BORROWED = (":::{note}", "This chapter was not run in this edition: what you see is the published one.", ":::")
+
+
+def title(notebook: dict[str, Any]) -> str:
+    """A notebook's heading."""
+    return "".join(notebook["cells"][0]["source"]).split("\n", 1)[0].removeprefix("#").strip()
+
+
+def named(name: str) -> str:
+    """An architecture or a data set as the papers write it, in Markdown."""
+    own = re.sub(r"^resnet(\d+)(x2)?$", lambda m: f"ResNet-{m[1]}" + " of double width" * bool(m[2]), name)
+    return escape(NAMES.get(own, own))
+
+
+def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bool, url: str | None = None) -> None:
+    """Gives an executed notebook (nbformat's JSON), whose execution lies in `folder`, what its page has beside it.
+
+    borrowed: the rest of the book is of another edition, and the page says so. url: where the repository is, to cite.
+    """
+    cells, told, found = notebook["cells"], stamp(folder), findings(folder.parent)
+    key = key_figure(notebook, chapter, folder)
+    head, parameters_, rest = _text(cells[0]).partition("\n## Parameters")
+    if borrowed:
+        name, _, body = head.partition("\n")
+        head = "\n".join([name, "", *BORROWED, body])
+    cells[0]["source"] = f"{head.rstrip()}\n\n{opening(chapter, folder, told, found, key)}\n{parameters_}{rest}"
+    films = 0
+    for cell in cells[1:]:
+        if "figure" in (about := cell["metadata"].get("mystnb", {})):
+            cell["metadata"]["mystnb"] = about | {
+                "figure": about["figure"] | {"caption": ends(cell, cells, folder, told)}
+            }
+        for data in [output["data"] for output in cell.get("outputs", ()) if "data" in output]:
+            if "text/markdown" in data:
+                data["text/markdown"] = ROW.sub(_linked, "".join(data["text/markdown"]))
+            if "<figcaption>" in (film := "".join(data.get("text/html", ""))):
+                films += 1
+                words = f"<figcaption><b>Film {number_of(chapter)}.{films}.</b> "
+                data["text/html"] = film.replace("<figcaption>", words, 1)
+        if (
+            cell["cell_type"] == "markdown"
+            and PROVENANCE in _text(cell)
+            and (words := notes.differences(folder.parent, chapter))
+        ):
+            cell["source"] = _text(cell).replace(PROVENANCE, f"{words}\n\n{PROVENANCE}")
+    cells.append({"cell_type": "markdown", "metadata": {}, "source": citation(title(notebook), chapter, told, url)})
+    if notebook["nbformat_minor"] >= 5:
+        cells[-1]["id"] = "cite"
+
+
+def opening(chapter: str, folder: Path, told: dict[str, Any], found: dict[str, Finding], key: str) -> str:
+    """The box under a chapter's title: what was run, what came out, claim by claim, and the figure that says most."""
+    claims = [claim for claim in ledger().values() if claim.chapter == chapter]
+    words = notes.words(folder.parent, chapter)
+    lines = ["::::{div} opening", badge(chapter, told), ""]
+    lines += [f"**What came out.** {words}" if words else "", ""]
+    lines += [f"{counted([claim for claim in claims if not claim.check], found)}; a square for each claim:", ""]
+    return "\n".join([*lines, strip(claims, found, "../book/scorecard.html"), "", key, "::::"])
+
+
+def badge(chapter: str, told: dict[str, Any]) -> str:
+    """«LeNet5 on MNIST · n = 16 · preset paper, changed: steps 300 for 11719»"""
+    values = told.get("parameters", {})
+    parts = [_setting(chapter, told)]
+    if "seeds" in values:
+        parts.append(f"n = {values['seeds']}")
+    preset = told.get("preset", "?")
+    words = f"preset {escape(preset)}" if preset in PRESETS else escape(preset)
+    if preset in PRESETS and (changed := _changed(chapter, preset, values)):
+        few = ", ".join(changed) if len(changed) <= FEW else f"{len(changed)} values"
+        words += f", changed from today's: {few}"
+    return " ".join(f"[{part}]{{.ran}}" for part in [*parts, words] if part)
+
+
+def _changed(chapter: str, preset: str, values: dict[str, Any]) -> list[str]:
+    """«seeds 3 for 5» for each parameter that is not the preset's."""
+    usual = parameters(chapter, preset).model_dump()
+    both = [name for name in values if name in usual and name != "first_seed"]
+    words = lambda value: escape(",".join(map(str, value)) if isinstance(value, (list, tuple)) else value)  # noqa: E731
+    return [f"{escape(n)} {words(values[n])} for {words(usual[n])}" for n in both if values[n] != usual[n]]
+
+
+def _setting(chapter: str, told: dict[str, Any], model: str = "") -> str:
+    """«LeNet5 on MNIST»; "" where a stamp does not say. model: if it is not the chapter's first."""
+    values = told.get("parameters", {})
+    if "dataset" not in values:
+        return ""
+    try:
+        model = model or parameters(chapter, "paper", _known(chapter, values)).models[0]
+    except UsageError:  # of an edition whose parameters were others
+        model = values.get("model", "")
+    where = "scikit-learn's digits" if told["data"] == "digits" else named(told["data"])
+    return f"{named(model)} on {where}" if model else where
+
+
+def _known(chapter: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of an edition's parameters that the chapter has today."""
+    return {name: value for name, value in values.items() if name in CHAPTER_PARAMETERS[chapter].model_fields}
+
+
+def key_figure(notebook: dict[str, Any], chapter: str, folder: Path) -> str:
+    """The figure that says most, as an image that leads to where the chapter explains it; "" where it is not there."""
+    name = next(paper.figures[chapter] for paper in came_out.PAPERS.values() if chapter in paper.figures)
+    _, alt, label = came_out.told_of_figure(notebook, name)
+    if not label or not (folder / "figures" / f"{name}.png").is_file():
+        return ""
+    lines = [f"```{{image}} ../book/came_out/{chapter}.png", f":alt: {alt}", ":width: 560px", f':target: "#{label}"']
+    return "\n".join([*lines, "```", "", f"*{{numref}}`{label}`, explained below.*"])
+
+
+def ends(cell: dict[str, Any], cells: list[dict[str, Any]], folder: Path, told: dict[str, Any]) -> str:
+    """A figure's caption with what it is of, how many units, what intervals mean, and the claims that it is about.
+
+    What was trained on what is the chapter's; a cell whose networks are others says so in its metadata: `lth.model`, or
+    in words `lth.of`.
+    """
+    about, own = cell["metadata"]["mystnb"]["figure"], cell["metadata"].get("lth", {})
+    caption, setting = about["caption"], own.get("of") or _setting(folder.name, told, own.get("model", ""))
+    tables = [folder / "data" / name for name in re.findall(r"data/\w+/([\w-]+\.csv)", caption)]
+    count = units(tables[0]) if tables and tables[0].is_file() else ""
+    words = ", ".join(part for part in (setting, count) if part)
+    parts = [f"{words[0].upper()}{words[1:]}." if words else ""]
+    parts += [T_INTERVAL] if draws_intervals(cell, cells) and "95 %" not in caption else []
+    rows = [row for line in shown() if about["name"] in line.ours for row in line.rows]
+    links = {row: next((claim.id for claim in ledger().values() if claim.row == row), "") for row in rows}
+    claims = ", ".join(f'<a href="../book/scorecard.html#{claim}">{row}</a>' for row, claim in links.items() if claim)
+    parts += [f"Claims: {claims}."] if claims else []
+    return " ".join([caption.rstrip(), *filter(None, parts)])
+
+
+def units(table: Path) -> str:
+    """«n = 16 masks»: how many units the largest group of a figure's data has; "" where no column tells units apart."""
+    data = pd.read_csv(table, keep_default_na=False)
+    groups = [name for name in data.columns if pd.api.types.is_string_dtype(data[name])]
+    for name, words in UNITS.items():
+        if name in data.columns and pd.api.types.is_integer_dtype(data[name]):
+            n = data.groupby(groups)[name].nunique().max() if groups else data[name].nunique()
+            return f"n = {n} {words}" if n > 1 else ""
+    return ""
+
+
+def draws_intervals(cell: dict[str, Any], cells: list[dict[str, Any]]) -> bool:
+    """Whether a cell draws intervals of a mean, itself or by a function of the notebook."""
+    source = _text(cell)
+    code = "\n".join(_text(other) for other in cells if other["cell_type"] == "code")
+    blocks = re.split(r"^(?=\S)", code, flags=re.MULTILINE)
+    helpers = [m[1] for block in blocks if "t_interval" in block and (m := re.match(r"def (\w+)\(", block))]
+    return "t_interval" in source or any(re.search(rf"\b{name}\(", source) for name in helpers)
+
+
+def _linked(row: re.Match[str]) -> str:
+    """The claim at the start of a table's row, as a link to the scorecard."""
+    name = row[1].replace("\\", "")
+    return f'| <a href="../book/scorecard.html#{name}">{row[1]}</a>: ' if name in ledger() else row[0]
+
+
+def citation(heading: str, chapter: str, told: dict[str, Any], url: str | None) -> str:
+    """«Cite this chapter», as BibTeX in a fold."""
+    commit = str(told.get("commit", "")).split(" ")[0]
+    entry = {
+        "author": "{the lth authors}",
+        "title": heading,
+        "booktitle": "Lottery Tickets, Rerun",
+        "chapter": number_of(chapter),
+        "year": str(told.get("finished", ""))[:4],
+        "note": f"commit {commit}" if commit else "",
+        "url": url or "",
+    }
+    fields = ",\n".join(f"  {name} = {{{value}}}" for name, value in entry.items() if value)
+    return f"````{{dropdown}} Cite this chapter\n```bibtex\n@incollection{{lth_{chapter},\n{fields}\n}}\n```\n````"
+
+
+def _text(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])

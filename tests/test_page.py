@@ -1,0 +1,134 @@
+"""A chapter's page: its answer on top, the ends of captions, links, the note, the citation; and the papers' figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from lth.book import CHAPTERS, claims, gallery, page
+from lth.book.claims import ledger, shown
+from lth.book.presets import parameters
+from lth.files import ROOT
+
+TABLE = "::: {table} Verdicts\n\n| claim |\n| --- |\n| E8.d\\_final: It ends. |\n| E8.nothing: It is none. |\n:::"
+
+
+def code(source: str, outputs: list[dict] = (), **metadata: object) -> dict:
+    outputs = [{"output_type": "display_data", "metadata": {}, "data": data} for data in outputs]
+    return {"cell_type": "code", "execution_count": 1, "metadata": metadata, "source": source, "outputs": outputs}
+
+
+@pytest.fixture
+def executed(tmp_path: Path) -> tuple[dict, Path]:
+    """A chapter as the runner leaves it: a notebook and its folder."""
+    folder = tmp_path / "lt_basin"
+    (folder / "data").mkdir(parents=True)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "paths.png").write_bytes(b"png")
+    table = pd.DataFrame({"method": ["LT", "LT", "Scratch"], "solution": [3, 4, 5], "loss": [0.1, 0.2, 0.3]})
+    table.to_csv(folder / "data" / "paths.csv", index=False)
+    values = parameters("lt_basin", "quick", {"steps": 700}).model_dump()
+    stamp = {"preset": "quick", "data": "digits", "commit": "abc (with changes)", "finished": "2031-01-01T00:00:00"}
+    (folder / "provenance.json").write_text(json.dumps(stamp | {"parameters": values}), encoding="utf-8")
+    figure = {"caption": "Loss. [Data](data/lt_basin/paths.csv).", "name": "fig-paths"}
+    markdown = {"cell_type": "markdown", "metadata": {}}
+    cells = [
+        markdown | {"source": "# The basin\n\nThe claim.\n\n## Parameters\n\nThese."},
+        code("def curve(ax):\n    sns.lineplot(errorbar=figures.t_interval)\n\n\nx = 1"),
+        code('curve(ax)\nchapter.save("paths", t, fig)', mystnb={"figure": figure, "image": {"alt": "A line."}}),
+        code("judge()", [{"text/markdown": TABLE}]),
+        code("film()", [{"text/html": "<figure id='film-x'><figcaption>Moves.</figcaption></figure>"}]),
+        markdown | {"source": "## Change this\n\n## Where these results come from"},
+    ]
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}, folder
+
+
+def test_a_page_has_what_its_execution_says(executed):
+    notebook, folder = executed
+    page.finish(notebook, "lt_basin", folder, borrowed=False, url="https://example.org/x")
+    first = notebook["cells"][0]["source"]
+    assert first.startswith("# The basin\n\nThe claim.\n\n::::{div} opening")
+    assert first.endswith("## Parameters\n\nThese.")
+    badge = ("[LeNet5 on scikit-learn's digits]", "[n = 4]", "steps 700 for 600]")
+    assert all(words in first for words in (*badge, "#E8.d_final", "{numref}`fig-paths`"))
+    caption = notebook["cells"][2]["metadata"]["mystnb"]["figure"]["caption"]
+    assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and page.T_INTERVAL in caption
+    assert '#E8.accuracy">E8</a>' in caption
+    verdicts = notebook["cells"][3]["outputs"][0]["data"]["text/markdown"]
+    assert '| <a href="../book/scorecard.html#E8.d_final">E8.d\\_final</a>: It ends' in verdicts
+    assert "| E8.nothing: " in verdicts
+    assert "<b>Film 3.1.</b> Moves." in notebook["cells"][4]["outputs"][0]["data"]["text/html"]
+    cite = notebook["cells"][-1]["source"]
+    assert "title = {The basin}" in cite and "year = {2031}" in cite and "commit abc}" in cite and "example.org" in cite
+    nbformat.validate(nbformat.from_dict(notebook))
+
+
+def test_a_borrowed_page_and_one_without_a_stamp(executed):
+    notebook, folder = executed
+    (folder / "provenance.json").write_text("{}", encoding="utf-8")
+    page.finish(notebook, "lt_basin", folder, borrowed=True)
+    assert notebook["cells"][0]["source"].startswith("# The basin\n\n:::{note}")
+    assert "{.ran}" in notebook["cells"][0]["source"]  # only that it is not known
+
+
+def test_what_a_cell_says_of_its_networks_comes_first(executed):
+    notebook, folder = executed
+    cell = notebook["cells"][2]
+    for own, words in (({"model": "lenet_300_100"}, "LeNet 300-100 on "), ({"of": "noise alone"}, "Noise alone, n")):
+        cell["metadata"]["lth"] = own
+        assert words in page.ends(cell, notebook["cells"], folder, json.loads((folder / "provenance.json").read_text()))
+
+
+def test_the_largest_group_is_counted(tmp_path):
+    table = tmp_path / "t.csv"
+    found = {"method": ["a", "a", "b"], "network": ["kind of a"] * 3, "seed": [1, 2, 9]}  # a name tells no units apart
+    pd.DataFrame(found).to_csv(table, index=False)
+    assert page.units(table) == "n = 2 networks"
+    pd.DataFrame({"x": [0.5]}).to_csv(table, index=False)
+    assert page.units(table) == ""
+
+
+def test_a_note_stands_in_its_chapter(executed, monkeypatch):
+    notebook, folder = executed
+    beside = folder.parent.with_name("notes")
+    beside.mkdir()
+    text = "### What came out\n\nIt holds.\n\n### Where they differ\n\nHere.\n"
+    (beside / "lt_basin.md").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(claims, "PUBLISHED", folder.parent)
+    page.finish(notebook, "lt_basin", folder, borrowed=False)
+    last = notebook["cells"][-2]["source"]
+    assert "(differs-lt_basin)=\n## Where they differ\n\nHere.\n\n## Where these results come from" in last
+    assert "**What came out.** It holds." in notebook["cells"][0]["source"]
+
+
+def test_the_papers_figures_lead_to_ours():
+    """Each name of ours is in a notebook, each row in the ledger, and each caption that names the paper's is listed."""
+    captions, names = {}, set()
+    for path in CHAPTERS.values():
+        for cell in nbformat.read(ROOT / path, as_version=4).cells:
+            if figure := cell.metadata.get("mystnb", {}).get("figure"):
+                captions[figure["name"]] = figure["caption"]
+            words = re.findall(r'"([a-z0-9-]+)"', cell.source)
+            names |= {f"{kind}-{name}" for kind in ("tab", "film") for name in words}
+    listed = {name for line in shown() for name in line.ours}
+    assert listed <= names | set(captions)
+    assert {row for line in shown() for row in line.rows} >= {claim.row for claim in ledger().values()}
+    assert {name for name, caption in captions.items() if re.search(r"the paper's (Fig|Tab)", caption)} <= listed
+    assert all(line.ours or line.why for line in shown())
+
+
+def test_the_gallery_shows_each_figure_once(executed, tmp_path, monkeypatch):
+    notebook, folder = executed
+    (folder / "03_lt_basin.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    monkeypatch.setattr("lth.book.claims.PUBLISHED", tmp_path)
+    gallery.write(tmp_path, tmp_path / "source")
+    text = (tmp_path / "source" / "book" / "figures.md").read_text(encoding="utf-8")
+    assert text.count(":img-top: gallery/lt_basin/paths.png") == 1 and "notebooks/03_lt_basin.html#fig-paths" in text
+    assert (tmp_path / "source" / "book" / "gallery" / "lt_basin" / "paths.png").is_file()
+    assert "| Figure 5a to c, Table 3 | {numref}`fig-paths` |" in text
+    assert gallery.where(tmp_path)["fig-paths"] == "{numref}`fig-paths`"
