@@ -63,3 +63,12 @@ def test_every_recipe_is_told_the_precision(chapter):
     shared = {key.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict) for key in node.keys
               if isinstance(key, ast.Constant)}  # fmt: skip
     assert recipes and all("precision" in words or (None in words and "precision" in shared) for words in told)
+
+
+def test_what_is_in_sight_is_the_method(chapter):
+    """Beside the parameters at most 120 lines, in cells that can be read like a sentence: at most 15 lines each."""
+    _, notebook = chapter
+    hidden = {"hide-input", "parameters"}
+    cells = [c for c in notebook.cells if c.cell_type == "code" and not hidden & {*c.metadata.get("tags", ())}]
+    lines = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in cells]
+    assert sum(lines) <= 120 and max(lines) <= 15

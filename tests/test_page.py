@@ -10,7 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, claims, gallery, page
+from lth.book import CHAPTERS, claims, gallery, page, what_runs
 from lth.book.claims import ledger, shown
 from lth.book.presets import parameters
 from lth.files import ROOT
@@ -120,6 +120,13 @@ def test_the_papers_figures_lead_to_ours():
     assert {row for line in shown() for row in line.rows} >= {claim.row for claim in ledger().values()}
     assert {name for name, caption in captions.items() if re.search(r"the paper's (Fig|Tab)", caption)} <= listed
     assert all(line.ours or line.why for line in shown())
+
+
+def test_the_table_of_presets_tells_what_they_run():
+    told = what_runs.table().splitlines()
+    assert len(told) == 2 + len(CHAPTERS) and "`quick`" in told[0]
+    assert told[4].count("LeNet5 on ") == 4 and "LeNet5 on MNIST, n = 20, 11,719 steps" in told[4]
+    assert what_runs.MARK in (ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
 
 
 def test_the_gallery_shows_each_figure_once(executed, tmp_path, monkeypatch):

@@ -85,11 +85,13 @@ def stage(edition: Path, source: Path) -> None:
     """Lay out what Jupyter Book reads: configuration, prose, executed notebooks, their data for download."""
     import yaml
 
-    from lth.book import page
+    from lth.book import page, what_runs
     from lth.book.claims import home
 
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("editions", "__pycache__"))
     shutil.copy(ROOT / "_toc.yml", source)
+    rerun = source / "book" / "rerun.md"
+    rerun.write_text(rerun.read_text(encoding="utf-8").replace(what_runs.MARK, what_runs.table()), encoding="utf-8")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     if url := repository():
         config["repository"] = {"url": url, "branch": "HEAD"}

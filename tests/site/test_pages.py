@@ -173,7 +173,7 @@ def test_code_is_shown_as_one_wishes_and_figures_are_enlarged(open_page):
     page.locator("img.enlarges").first.click()
     assert page.locator("dialog.enlarged img").is_visible()
     page.keyboard.press("Escape")
-    assert not page.locator("dialog.enlarged").is_visible()
+    page.locator("dialog.enlarged").wait_for(state="hidden")
     assert seen == Visit()
 
 
