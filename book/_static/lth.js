@@ -45,6 +45,7 @@
   function enlarge() {
     const dialog = make("dialog", { className: "enlarged" });
     dialog.addEventListener("click", () => dialog.close());
+    addEventListener("keydown", event => { if (event.key === "Escape") dialog.close(); }, true); // the theme takes it else
     document.body.append(dialog);
     all(".bd-article figure img, .bd-article .cell_output img").forEach(image => {
       if (image.closest("a, button, [id^=film-]")) return;
