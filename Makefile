@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help book gpu test lint bench edition edition-status lock clean env
+.PHONY: help book pdf gpu test lint bench edition edition-status lock clean env
 export PYTHON
 BIN := .venv/bin
 
@@ -9,6 +9,9 @@ help:  ## what can be made
 book: env  ## run every chapter (preset quick, two CPU cores suffice), build the book, print where it is
 	$(BIN)/lth run --preset quick --out build/edition
 	$(BIN)/lth book --edition build/edition
+
+pdf: env  ## the whole published book as one file, build/book.pdf (needs chromium)
+	$(BIN)/lth book --pdf build/book.pdf
 
 gpu: env  ## with a GPU for half an hour (or MINUTES=…): check it, measure it, run what decides most claims
 	$(BIN)/lth gpu --minutes $(or $(MINUTES),30)

@@ -160,12 +160,21 @@ def book(
     out: Annotated[Path, typer.Option(parser=absolute, metavar="FOLDER", help="Where the site goes.")] = Path(
         "build/site"
     ),
+    pdf: Annotated[
+        Path | None,
+        typer.Option(parser=absolute, metavar="FILE", help="Print the whole book into this file, too, with a browser."),
+    ] = None,
 ) -> None:
     """Build the site from executed chapters and print where it is."""
+    from lth.book import pdf as printer
     from lth.book.claims import PUBLISHED
     from lth.book.site import build
 
+    if pdf:
+        printer.browser()  # or say at once that there is none
     print(build(edition or PUBLISHED, out))
+    if pdf:
+        print(printer.write(out, pdf))
 
 
 @cli.command()
