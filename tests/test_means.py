@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from lth.book import figures
 from lth.book.means import ACCURACY, curves, in_words, means, side_by_side
 
 TABLE = pd.DataFrame(
@@ -57,3 +58,10 @@ def test_curves_go_through_the_means_in_the_order_asked_for():
     assert a.get_ydata().tolist() == [5.5] and a.get_xdata()[0] == pytest.approx(2 / 1.1)
     assert ax.get_legend_handles_labels()[1] == ["a", "b"] and b.get_xdata()[0] == pytest.approx(1.1)
     plt.close()
+
+
+def test_a_kind_of_network_has_one_colour_and_others_have_none_of_those():
+    told = figures.colours(["LTH", "skip", "Mish", "LTH"])
+    assert list(told) == ["LTH", "skip", "Mish"] and told["LTH"] == figures.colours(["IMP"])["IMP"]
+    assert len(set(told.values())) == 3
+    assert len({names[0]: figures.COLOURS[names[0]] for names in figures.KINDS}) == len(figures.KINDS)

@@ -12,7 +12,8 @@ from lth.errors import UsageError
 
 PAGE = """<html><body><nav class="bd-links"><a class="reference internal" href="#">Intro</a>
 <a class="reference internal" href="../notebooks/b.html">B</a><a class="reference internal" href="a.html">A</a></nav>
-<article class="bd-article"><h1>{0}</h1><img src="../_images/{0}.png" loading="lazy" alt="{0}"></article></body></html>"""
+<article class="bd-article"><h1>{0}</h1><img src="../_images/{0}.png" loading="lazy" alt="{0}"></article>
+</body></html>"""
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,6 +18,27 @@ from lth.book.claims import LEDGER
 from lth.book.text import escape
 
 PALETTE = sns.color_palette("colorblind")
+
+# One colour for a kind of network in the whole book, under all the names that the papers give it
+KINDS = [
+    ("ticket", "LT", "LTH", "IMP", "Lottery"),
+    ("Scratch", "Scratch (diff. init.)", "reinit"),
+    ("RigL",),
+    ("RigL-Inverted", "repelled"),
+    ("SET", "repelled from the last"),
+    ("Small dense", "attracted", "repelled reinit"),
+    ("Pruning solution", "Pruned", "Pruned (diff. init.)"),
+    ("Baseline", "dense"),
+]
+COLOURS = {name: PALETTE[number] for number, names in enumerate(KINDS) for name in names}
+
+
+def colours(names: Iterable[str]) -> dict[str, Any]:
+    """A colour for each name, in their order: that of its kind, or one that no other of them has. A seaborn palette."""
+    names = list(dict.fromkeys(names))
+    free = [colour for colour in PALETTE if colour not in {COLOURS.get(name) for name in names}]
+    others = [name for name in names if name not in COLOURS]
+    return {name: COLOURS.get(name) or free[others.index(name) % len(free)] for name in names}
 
 
 def house_style() -> None:

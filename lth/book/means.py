@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from lth.book.figures import PALETTE, t_interval
+from lth.book.figures import colours, t_interval
 
 MARKERS = "oXsPDv^<>*"
 ANYTHING = (-math.inf, math.inf)
@@ -48,12 +48,13 @@ def side_by_side(
     """
     categories = list(dict.fromkeys(table[x]))
     kinds = list(dict.fromkeys(table[hue])) if hue else [None]
+    colour = colours(kinds)
     for number, kind in enumerate(kinds):
         some = table[table[hue] == kind] if hue else table
         found = means(some, [x], y, bounds, log)
         shift = 0.6 * ((number + 0.5) / len(kinds) - 0.5)
         places = np.array([categories.index(category) for category in found[x]]) + shift
-        looks = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)], "linestyle": "none"}
+        looks = {"color": colour[kind], "marker": MARKERS[number % len(MARKERS)], "linestyle": "none"}
         _bars(ax, places, found, lying=lying, label=kind, markersize=5 if dots else 8, **looks)
         if dots:
             where = some[x].map({category: categories.index(category) + shift + 0.12 for category in categories})
@@ -72,13 +73,14 @@ def curves(
     ax: Axes, table: pd.DataFrame, x: str, y: str, hue: str, order: Sequence[str], bounds=ANYTHING, log: bool = False,
     apart: float = 1.0, **looks: Any,
 ) -> None:  # fmt: skip
-    """A curve through the means of each of `order`, whose number in it is its colour and marker; intervals as bars.
+    """A curve through the means of each of `order`, whose number in it is its marker; intervals as bars.
 
     apart: factor between the places of one curve's points and the next one's, so that bars do not hide each other.
     """
+    colour = colours(order)
     for number, kind in enumerate(order):
         found = means(table[table[hue] == kind], [x], y, bounds, log).sort_values(x)
-        kept = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)], "markersize": 6}
+        kept = {"color": colour[kind], "marker": MARKERS[number % len(MARKERS)], "markersize": 6}
         places = found[x].to_numpy(float) * apart ** (number - (len(order) - 1) / 2)
         _bars(ax, places, found, label=kind, **kept | {"markeredgecolor": "white"} | looks)
 
