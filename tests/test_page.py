@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -36,11 +37,12 @@ def executed(tmp_path: Path) -> tuple[dict, Path]:
     stamp = {"preset": "quick", "data": "digits", "commit": "abc (with changes)", "finished": "2031-01-01T00:00:00"}
     (folder / "provenance.json").write_text(json.dumps(stamp | {"parameters": values}), encoding="utf-8")
     figure = {"caption": "Loss. [Data](data/lt_basin/paths.csv).", "name": "fig-paths"}
+    shown = {"figure": figure, "image": {"alt": "A line."}}
     markdown = {"cell_type": "markdown", "metadata": {}}
     cells = [
         markdown | {"source": "# The basin\n\nThe claim.\n\n## Parameters\n\nThese."},
         code("def curve(ax):\n    sns.lineplot(errorbar=figures.t_interval)\n\n\nx = 1"),
-        code('curve(ax)\nchapter.save("paths", t, fig)', mystnb={"figure": figure, "image": {"alt": "A line."}}),
+        code('curve(ax)\nchapter.save("paths", t, fig)', [{"image/png": "coarse"}], mystnb=shown),
         code("judge()", [{"text/markdown": TABLE}]),
         code("film()", [{"text/html": "<figure id='film-x'><figcaption>Moves.</figcaption></figure>"}]),
         markdown | {"source": "## Change this\n\n## Where these results come from"},
@@ -59,6 +61,7 @@ def test_a_page_has_what_its_execution_says(executed):
     caption = notebook["cells"][2]["metadata"]["mystnb"]["figure"]["caption"]
     assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and page.T_INTERVAL in caption
     assert '#E8.accuracy">E8</a>' in caption
+    assert notebook["cells"][2]["outputs"][0]["data"]["image/png"] == base64.b64encode(b"png").decode()
     verdicts = notebook["cells"][3]["outputs"][0]["data"]["text/markdown"]
     assert '| <a href="../book/scorecard.html#E8.d_final">E8.d\\_final</a>: It ends' in verdicts
     assert "| E8.nothing: " in verdicts

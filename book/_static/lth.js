@@ -112,7 +112,20 @@
     reveal();
   }
 
-  const start = () => { code(); enlarge(); filter(); };
+  // The contents tell which section is read, from the first to the last: the theme's own lose the short ones at the end.
+  function contents() {
+    const links = all("#pst-page-toc-nav a.nav-link").map(link => [link, document.getElementById(link.hash.slice(1))]);
+    if (!links.length) return;
+    const mark = () => {
+      const above = links.filter(([, place]) => place && place.getBoundingClientRect().top < innerHeight / 4);
+      const [current] = above.at(-1) ?? links[0];
+      links.forEach(([link]) => link.classList.toggle("here", link === current));
+    };
+    addEventListener("scroll", mark, { passive: true });
+    mark();
+  }
+
+  const start = () => { code(); enlarge(); filter(); contents(); };
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", start);
   else start();
 })();

@@ -48,7 +48,7 @@ def house_style() -> None:
         {
             "figure.figsize": (7.2, 4.2),
             "figure.dpi": 110,
-            "savefig.dpi": 160,
+            "savefig.dpi": 200,
             "figure.constrained_layout.use": True,
             "axes.titlesize": "medium",
             "axes.titleweight": "bold",

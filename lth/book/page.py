@@ -6,6 +6,7 @@ scorecard; where the edition and the paper differ; how to cite it.
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bo
             cell["metadata"]["mystnb"] = about | {
                 "figure": about["figure"] | {"caption": ends(cell, cells, folder, told)}
             }
+            sharpen(cell, folder)
         for data in [output["data"] for output in cell.get("outputs", ()) if "data" in output]:
             if "text/markdown" in data:
                 data["text/markdown"] = ROW.sub(_linked, "".join(data["text/markdown"]))
@@ -165,6 +167,14 @@ def ends(cell: dict[str, Any], cells: list[dict[str, Any]], folder: Path, told: 
     claims = ", ".join(f'<a href="../book/scorecard.html#{claim}">{row}</a>' for row, claim in links.items() if claim)
     parts += [f"Claims: {claims}."] if claims else []
     return " ".join([caption.rstrip(), *filter(None, parts)])
+
+
+def sharpen(cell: dict[str, Any], folder: Path) -> None:
+    """Puts the figure that the chapter saved, drawn for paper, in place of the coarser one that a notebook shows."""
+    saved = re.search(r'chapter\.save\("([\w-]+)"', _text(cell))
+    pictures = [output["data"] for output in cell["outputs"] if "image/png" in output.get("data", {})]
+    if saved and len(pictures) == 1 and (file := folder / "figures" / f"{saved[1]}.png").is_file():
+        pictures[0]["image/png"] = base64.b64encode(file.read_bytes()).decode()
 
 
 def units(table: Path) -> str:

@@ -177,6 +177,16 @@ def test_code_is_shown_as_one_wishes_and_figures_are_enlarged(open_page):
     assert seen == Visit()
 
 
+def test_the_contents_follow_to_the_end(open_page):
+    page, _ = open_page("notebooks/03_lt_basin.html")
+    links = page.locator("#pst-page-toc-nav a.nav-link")
+    here = page.locator("#pst-page-toc-nav a.here")
+    page.wait_for_function("document.querySelector('#pst-page-toc-nav a.here')")
+    assert here.inner_text() == links.first.inner_text()
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    page.wait_for_function("[...document.querySelectorAll('#pst-page-toc-nav a')].at(-1).classList.contains('here')")
+
+
 class Links(html.parser.HTMLParser):
     """The address of every link on a page, and the places that a link can lead to."""
 
