@@ -20,17 +20,17 @@ from lth.book.text import escape
 PALETTE = sns.color_palette("colorblind")
 
 # One colour for a kind of network in the whole book, under all the names that the papers give it
-KINDS = [
-    ("ticket", "LT", "LTH", "IMP", "Lottery"),
-    ("Scratch", "Scratch (diff. init.)", "reinit"),
-    ("RigL",),
-    ("RigL-Inverted", "repelled"),
-    ("SET", "repelled from the last"),
-    ("Small dense", "attracted", "repelled reinit"),
-    ("Pruning solution", "Pruned", "Pruned (diff. init.)"),
-    ("Baseline", "dense"),
-]
-COLOURS = {name: PALETTE[number] for number, names in enumerate(KINDS) for name in names}
+KINDS = {
+    ("ticket", "LT", "LTH", "IMP", "Lottery"): PALETTE[0],
+    ("Scratch", "Scratch (diff. init.)", "reinit"): PALETTE[1],
+    ("RigL",): PALETTE[2],
+    ("RigL-Inverted", "repelled"): PALETTE[3],
+    ("SET", "repelled from the last"): PALETTE[4],
+    ("Small dense", "attracted", "repelled reinit"): PALETTE[5],
+    ("Pruning solution", "Pruned", "Pruned (diff. init.)"): "#777777",
+    ("Baseline", "dense"): "#333333",
+}
+COLOURS = {name: colour for names, colour in KINDS.items() for name in names}
 
 
 def colours(names: Iterable[str]) -> dict[str, Any]:
