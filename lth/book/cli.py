@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 import warnings
@@ -13,6 +14,7 @@ import typer
 
 from lth.book import CHAPTERS
 from lth.book.edition_cli import edition_command, networks_cli
+from lth.book.results_cli import compare_command, show_command, ticket_cli
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ROOT, absolute, data_set, default_root, seconds, settle_environment
 
@@ -28,7 +30,10 @@ cli = typer.Typer(
 store_cli = typer.Typer(no_args_is_help=True, help="The store of trained networks: what is in it, what to remove.")
 cli.add_typer(store_cli, name="store")
 cli.add_typer(networks_cli, name="networks")
+cli.add_typer(ticket_cli, name="ticket")
 cli.command("edition")(edition_command)
+cli.command("show")(show_command)
+cli.command("compare")(compare_command)
 
 
 def app() -> None:
@@ -114,21 +119,37 @@ def run(
         bool, typer.Option("--train-only", help="Only train: no measures, tables and figures.")
     ] = False,
     out: Annotated[
-        Path, typer.Option(parser=absolute, metavar="FOLDER", help="For the results: one folder per chapter.")
-    ] = Path("build/edition"),
+        Path | None,
+        typer.Option(
+            parser=absolute,
+            metavar="FOLDER",
+            help="For the results, a folder per chapter: build/edition if not given, with -p build/changed/…",
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            parser=absolute,
+            metavar="FOLDER",
+            help="Build the site there, too: before the first chapter, then with each one that is done in its place.",
+        ),
+    ] = None,
 ) -> None:
     """Execute chapters: train what the store does not hold yet, measure, write notebook, figures and data.
 
-    Example: `lth run lt_basin --preset quick -p sparsity=0.9 -p seeds=3`, then `lth book --edition build/edition`.
+    With changed parameters the results have a folder of their own: what is in build/edition stays.
+    Example: `lth run lt_basin -p sparsity=0.9 -p seeds=3`, then `lth show` with the folder that it tells.
     """
     from lth.book import runner
+    from lth.book.beside import told
     from lth.book.progress import Bar
     from lth.book.scorecard import came_out
 
     _known_device(device)
     deadline = time.monotonic() + seconds(time_limit) if time_limit else None
-    out = default_root() / "trained" if train_only else out
-    plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
+    changed = _pairs(parameter or [])
+    out = default_root() / "trained" if train_only else out or absolute(runner.usual_out(preset, changed))
+    plan = runner.prepare(chapters or list(CHAPTERS), preset, changed, device, out)
     for chapter, values in plan.items():
         started = time.monotonic()
         with Bar() as bar:
@@ -147,6 +168,10 @@ def run(
             continue
         print(f"{chapter}: done in {time.monotonic() - started:.0f} s: {_short(folder)}")
         print(f"  {came_out(folder)}")
+        if changed:
+            print(*(f"    {line}" for line in told(folder)), sep="\n")
+            print(f"  its page: lth show {shlex.quote(str(_short(folder)))}")
+            print(f"  beside another: lth compare {chapter} {shlex.quote(str(_short(folder)))}")
 
 
 @cli.command()
