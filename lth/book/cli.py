@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,37 +142,47 @@ def run(
     Example: `lth run lt_basin -p sparsity=0.9 -p seeds=3`, then `lth show` with the folder that it tells.
     """
     from lth.book import runner
+    from lth.book.along import Along
     from lth.book.beside import told
     from lth.book.progress import Bar
     from lth.book.scorecard import came_out
 
     _known_device(device)
     deadline = time.monotonic() + seconds(time_limit) if time_limit else None
+    if train_only and site:
+        raise UsageError("--train-only makes no pages: leave out --site")
     changed = _pairs(parameter or [])
     out = default_root() / "trained" if train_only else out or absolute(runner.usual_out(preset, changed))
     plan = runner.prepare(chapters or list(CHAPTERS), preset, changed, device, out)
-    for chapter, values in plan.items():
-        started = time.monotonic()
-        with Bar() as bar:
-            folder = runner.execute(
-                chapter,
-                values,
-                preset=preset,
-                device=device,
-                out=out,
-                deadline=deadline,
-                display=bar,
-                training=train_only,
-            )
-        if train_only:
-            print(f"{chapter}: trained in {time.monotonic() - started:.0f} s: all networks are in {default_root()}")
-            continue
-        print(f"{chapter}: done in {time.monotonic() - started:.0f} s: {_short(folder)}")
-        print(f"  {came_out(folder)}")
-        if changed:
-            print(*(f"    {line}" for line in told(folder)), sep="\n")
-            print(f"  its page: lth show {shlex.quote(str(_short(folder)))}")
-            print(f"  beside another: lth compare {chapter} {shlex.quote(str(_short(folder)))}")
+    with Along(out, site) if site else nullcontext() as along:
+        if along:
+            print(f"{_short(along.begin())}: the book; each chapter takes its place there when it is done", flush=True)
+        for number, (chapter, values) in enumerate(plan.items()):
+            if along and number:
+                along.again()
+            started = time.monotonic()
+            with Bar() as bar:
+                folder = runner.execute(
+                    chapter,
+                    values,
+                    preset=preset,
+                    device=device,
+                    out=out,
+                    deadline=deadline,
+                    display=bar,
+                    training=train_only,
+                )
+            took = f"{time.monotonic() - started:.0f} s"
+            if train_only:
+                print(f"{chapter}: trained in {took}: all networks are in {default_root()}")
+                continue
+            print(f"{chapter}: done in {took}: {_short(folder)}\n  {came_out(folder)}", flush=True)
+            if changed:
+                print(*(f"    {line}" for line in told(folder)), sep="\n")
+                print(f"  its page: lth show {shlex.quote(str(_short(folder)))}")
+                print(f"  beside another: lth compare {chapter} {shlex.quote(str(_short(folder)))}")
+        if along:
+            print(along.end())
 
 
 @cli.command()
