@@ -1,14 +1,18 @@
 .DEFAULT_GOAL := help
-.PHONY: help book pdf gpu test lint bench edition edition-status lock clean env
+.PHONY: help book lab pdf gpu test lint bench edition edition-status lock clean env
 export PYTHON
 BIN := .venv/bin
 
 help:  ## what can be made
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-book: env  ## run every chapter (preset quick, two CPU cores suffice), build the book, print where it is
-	$(BIN)/lth run --preset quick --out build/edition
-	$(BIN)/lth book --edition build/edition
+book: env  ## show the published book at once, then run every chapter (preset quick) and put each in its place
+	$(BIN)/lth run --preset quick --out build/edition --site build/site
+
+lab: env  ## open the chapters in JupyterLab, to change a cell and run it
+	@$(BIN)/python -c 'import jupyterlab, jupyterlab_myst' 2>/dev/null || $(BIN)/python -m pip install \
+	    --disable-pip-version-check -q --no-build-isolation -c requirements.lock -e '.[lab]'
+	$(BIN)/jupyter-lab notebooks
 
 pdf: env  ## the whole published book as one file, build/book.pdf (needs chromium)
 	$(BIN)/lth book --pdf build/book.pdf

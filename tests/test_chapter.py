@@ -297,3 +297,22 @@ def test_a_chapter_whose_networks_all_fail_ends_in_a_sentence(tmp_path):
     with pytest.raises(LthError, match=r"^lt_basin: all 3 networks failed: .* A lower lr than 1e\+20 may help$"):
         execute(tmp_path, lr=1e20)
     assert not (tmp_path / "lt_basin").exists()
+
+
+@pytest.mark.parametrize("runner_is_there", [False, True])
+def test_by_hand_a_figure_has_its_caption_below(tmp_path, monkeypatch, runner_is_there):
+    """On the site a page puts it there, from the notebook that the runner executes."""
+    monkeypatch.setenv("LTH_OUT", str(tmp_path / "lt_basin"))
+    if runner_is_there:
+        monkeypatch.setenv("LTH_CONTROL", str(tmp_path))
+    shown = []
+    monkeypatch.setattr("lth.book.chapter.get_ipython", lambda: True)
+    monkeypatch.setattr("lth.book.chapter.display", lambda words: shown.append(words.data))
+    chapter = Chapter("lt_basin", parameters("lt_basin", "smoke").model_dump())
+    monkeypatch.setattr(plt, "show", lambda: None)
+    figure, _ = plt.subplots()
+    chapter.save("distances", pd.DataFrame({"x": [1]}), figure)
+    chapter.save("barriers", pd.DataFrame({"x": [1]}))
+    plt.close(figure)
+    assert len(shown) == (not runner_is_there)
+    assert runner_is_there or shown[0].startswith("Distance to the pruning solution") and "distances.csv" in shown[0]

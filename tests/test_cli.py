@@ -91,6 +91,11 @@ BAD = {
     "no such edition": (["book", "--edition", "nowhere"], "lth run gradient_flow"),
     "no findings": (["claims", "--edition", "nowhere"], "no edition at"),
     "unknown data set": (["data", "mnits"], "did you mean mnist?"),
+    "no such page": (["show", "lt_basen"], "unknown chapter lt_basen: did you mean lt_basin?"),
+    "no such folder": (["show", "nowhere/lt_basin"], "is not in the edition"),
+    "beside itself": (["compare", "3", "lt_basin"], "name two executions"),
+    "another chapter": (["compare", "3", "tweaks"], "name two of the same chapter"),
+    "no such ticket": (["ticket", "export", "abc", "t.safetensors"], "no run abc"),
     "no such run": (["store", "rm", "abc"], "no run abc"),
     "remove what": (["store", "rm"], "or --all"),
     "unknown command": (["runn"], "No such command"),
@@ -189,6 +194,8 @@ def test_paths_are_those_of_the_users_folder(lth, monkeypatch, tmp_path):
     assert told["run"] == ({"dataset": str(tmp_path / "mine")}, "auto", tmp_path / "home" / "out")
     lth("run")
     assert told["run"] == ({}, "auto", tmp_path / "build" / "edition")
+    lth("run", "-p", "steps=9", "-p", "seeds=3")  # changed: what is in build/edition stays
+    assert told["run"][2] == tmp_path / "build" / "changed" / "quick,seeds=3,steps=9"
     lth("book", "--edition", "~/out", "--out", "site")
     assert told["book"] == (tmp_path / "home" / "out", tmp_path / "site")
     assert lth("store", "ls")[1].startswith(f"{tmp_path}/home/store: ")
@@ -217,6 +224,23 @@ def test_the_verdicts_are_counted_at_the_end(lth, monkeypatch, tmp_path):
         "lt_basin: done in 0 s: out/lt_basin",
         "  4 claims: 1 reproduced, 3 not run; seen in this smaller run: 1 confirmed, 1 contradicted",
     ]
+    code, out, _ = lth("run", "3", "-p", "lr=0.1", "--out", "out")
+    assert code == 0
+    line, seen = out.splitlines()[2:4]
+    assert line.startswith(f"    {chapter[0].id}: reproduced: 1 [0, 2], n = 3")
+    assert seen.startswith(f"    {chapter[1].id}: not run at this scale (seen in that run: confirmed): 1 [0, 2], n = 3")
+    assert out.splitlines()[-2:] == [
+        "  its page: lth show out/lt_basin",
+        "  beside another: lth compare lt_basin out/lt_basin",
+    ]
+
+
+def test_changed_parameters_have_a_folder_that_says_which():
+    assert runner.usual_out("night", {}) == "build/edition"
+    assert runner.usual_out("quick", {"lr": "1", "arms": "sgd:0.1:60"}) == "build/changed/quick,arms=sgd:0.1:60,lr=1"
+    odd = [runner.usual_out("quick", {"dataset": name}) for name in ("/a b/c", "/a-b/c", "/a/b/c", "x" * 300, "../..")]
+    assert len(set(odd)) == 5
+    assert all(re.fullmatch(r"build/changed/quick,dataset=[\w.-]{1,110}", folder) for folder in odd)
 
 
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

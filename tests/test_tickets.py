@@ -13,6 +13,9 @@ from lth.errors import LthError, UsageError
 from lth.methods import init, prune
 from lth.models import Model
 from lth.store import tickets
+from lth.store.archives import Archives
+from lth.store.runs import Store
+from lth.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -69,3 +72,45 @@ def test_a_damaged_file_is_noticed(ticket, tmp_path):
     save_file(load_file(path) | {"params.fc3.bias": torch.ones(1, 10)}, path, header)
     with pytest.raises(LthError, match="damaged"):
         tickets.load(path)
+
+
+@pytest.fixture
+def stored(toy, tmp_path):
+    """A store with one network that was pruned while it trained, and that training: (store, key, run)."""
+    store = Store(tmp_path / "store", Archives(tmp_path / "none"))
+    dense = init.glorot_uniform(Model("lenet5"), seeds=[5], method="pruned")
+    how = {"updates": {"pruned": prune.Gradual(0.8, 4, 12, 4)}, "keep": [0, 2]}
+    run = store.train(dense, toy, Recipe(steps=16, batch_size=8), **how)
+    (folder,) = (store.root / "runs").iterdir()
+    return store, folder.name, run
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_a_ticket_of_a_stored_run_has_its_mask_and_the_weights_of_the_step(stored, tmp_path, step):
+    store, key, run = stored
+    path = tmp_path / "ticket.safetensors"
+    card = tickets.export(store, key, path, step)
+    loaded, told = tickets.load(path)
+    weights = run.final if step is None else run.at(step)
+    assert torch.equal(loaded.theta(), prune.rewind(run.final, weights).theta())
+    assert torch.equal(loaded.theta_mask(), run.final.theta_mask()) and card == told
+    assert (told["step"], told["data"]["name"], told["replica"]["seed"]) == (step or 16, "toy", 5)
+    assert told["sparsity"] == pytest.approx(0.8, abs=0.01) and key in told["source"]
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "step", "says"),
+    [
+        ("0123456789abcdef", "t.safetensors", None, "no run 0123456789abcdef"),
+        ("../..", "t.safetensors", None, r"no run \.\./\.\."),
+        ("KEY", "t.pt", None, "name a file that ends with .safetensors"),
+        ("KEY", "nowhere/t.safetensors", None, "in a folder that is there"),
+        ("KEY", "t.safetensors", 3, "has not kept step 3: it has 2"),
+        ("KEY", "t.safetensors", 0, r"The start is not stored.*run\.at\(0\)"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_one_line(stored, tmp_path, key, file, step, says):
+    store, known, _ = stored
+    with pytest.raises(UsageError, match=says) as refusal:
+        tickets.export(store, known if key == "KEY" else key, tmp_path / file, step)
+    assert "\n" not in str(refusal.value) and not list(tmp_path.glob("**/t.*"))

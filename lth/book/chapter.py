@@ -16,11 +16,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython import get_ipython
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from lth import data as datasets
 from lth.analysis.learning import learns
-from lth.book import claims, control, figures
+from lth.book import CHAPTERS, claims, control, figures
+from lth.book.came_out import told_of_figure
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS, Facts, Settings
 from lth.errors import LthError, UsageError
@@ -108,6 +111,10 @@ class Chapter:
         if figure is not None:
             figure.savefig(self.out / "figures" / f"{name}.png", bbox_inches="tight")
             plt.show()
+            if control.folder() is None and get_ipython():  # by hand, where no page puts the caption below
+                notebook = json.loads((ROOT / CHAPTERS[self.name]).read_text(encoding="utf-8"))
+                caption, *_ = told_of_figure(notebook, name)
+                display(Markdown(f"{caption} The numbers are in `data/{name}.csv` below `{self.out}`."))
 
     def judge(self, samples: Mapping[str, Any]) -> pd.DataFrame:
         """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ import typer
 
 from lth.book import CHAPTERS
 from lth.book.edition_cli import edition_command, networks_cli
+from lth.book.results_cli import compare_command, show_command, ticket_cli
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ROOT, absolute, data_set, default_root, seconds, settle_environment
 
@@ -28,7 +31,10 @@ cli = typer.Typer(
 store_cli = typer.Typer(no_args_is_help=True, help="The store of trained networks: what is in it, what to remove.")
 cli.add_typer(store_cli, name="store")
 cli.add_typer(networks_cli, name="networks")
+cli.add_typer(ticket_cli, name="ticket")
 cli.command("edition")(edition_command)
+cli.command("show")(show_command)
+cli.command("compare")(compare_command)
 
 
 def app() -> None:
@@ -114,39 +120,69 @@ def run(
         bool, typer.Option("--train-only", help="Only train: no measures, tables and figures.")
     ] = False,
     out: Annotated[
-        Path, typer.Option(parser=absolute, metavar="FOLDER", help="For the results: one folder per chapter.")
-    ] = Path("build/edition"),
+        Path | None,
+        typer.Option(
+            parser=absolute,
+            metavar="FOLDER",
+            help="For the results, a folder per chapter: build/edition if not given, with -p build/changed/…",
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            parser=absolute,
+            metavar="FOLDER",
+            help="Build the site there, too: before the first chapter, then with each one that is done in its place.",
+        ),
+    ] = None,
 ) -> None:
     """Execute chapters: train what the store does not hold yet, measure, write notebook, figures and data.
 
-    Example: `lth run lt_basin --preset quick -p sparsity=0.9 -p seeds=3`, then `lth book --edition build/edition`.
+    With changed parameters the results have a folder of their own: what is in build/edition stays.
+    Example: `lth run lt_basin -p sparsity=0.9 -p seeds=3`, then `lth show` with the folder that it tells.
     """
     from lth.book import runner
+    from lth.book.along import Along
+    from lth.book.beside import told
     from lth.book.progress import Bar
     from lth.book.scorecard import came_out
 
     _known_device(device)
     deadline = time.monotonic() + seconds(time_limit) if time_limit else None
-    out = default_root() / "trained" if train_only else out
-    plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
-    for chapter, values in plan.items():
-        started = time.monotonic()
-        with Bar() as bar:
-            folder = runner.execute(
-                chapter,
-                values,
-                preset=preset,
-                device=device,
-                out=out,
-                deadline=deadline,
-                display=bar,
-                training=train_only,
-            )
-        if train_only:
-            print(f"{chapter}: trained in {time.monotonic() - started:.0f} s: all networks are in {default_root()}")
-            continue
-        print(f"{chapter}: done in {time.monotonic() - started:.0f} s: {_short(folder)}")
-        print(f"  {came_out(folder)}")
+    if train_only and site:
+        raise UsageError("--train-only makes no pages: leave out --site")
+    changed = _pairs(parameter or [])
+    out = default_root() / "trained" if train_only else out or absolute(runner.usual_out(preset, changed))
+    plan = runner.prepare(chapters or list(CHAPTERS), preset, changed, device, out)
+    with Along(out, site) if site else nullcontext() as along:
+        if along:
+            print(f"{_short(along.begin())}: the book; each chapter takes its place there when it is done", flush=True)
+        for number, (chapter, values) in enumerate(plan.items()):
+            if along and number:
+                along.again()
+            started = time.monotonic()
+            with Bar() as bar:
+                folder = runner.execute(
+                    chapter,
+                    values,
+                    preset=preset,
+                    device=device,
+                    out=out,
+                    deadline=deadline,
+                    display=bar,
+                    training=train_only,
+                )
+            took = f"{time.monotonic() - started:.0f} s"
+            if train_only:
+                print(f"{chapter}: trained in {took}: all networks are in {default_root()}")
+                continue
+            print(f"{chapter}: done in {took}: {_short(folder)}\n  {came_out(folder)}", flush=True)
+            if changed:
+                print(*(f"    {line}" for line in told(folder)), sep="\n")
+                print(f"  its page: lth show {shlex.quote(str(_short(folder)))}")
+                print(f"  beside another: lth compare {chapter} {shlex.quote(str(_short(folder)))}")
+        if along:
+            print(along.end())
 
 
 @cli.command()

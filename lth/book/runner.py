@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +42,17 @@ def named(word: str) -> str:
     if chapter not in CHAPTERS:
         raise UsageError(unknown("chapter", word, CHAPTERS))
     return chapter
+
+
+def usual_out(preset: str, overrides: Mapping[str, str]) -> str:
+    """Where results go if nobody says where: what was changed has a folder of its own, named by the changes."""
+    if not overrides:
+        return "build/edition"
+    words = ",".join([preset, *(f"{name}={value}" for name, value in sorted(overrides.items()))])
+    name = re.sub(r"[^\w.=,:+-]+", "-", words)
+    if len(name) > 100 or name != words:  # which no longer tells it from all others
+        name = f"{name[:90]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    return f"build/changed/{name}"
 
 
 def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], device: str, out: Path) -> dict[str, dict]:

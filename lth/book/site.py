@@ -85,7 +85,7 @@ def stage(edition: Path, source: Path) -> None:
     """Lay out what Jupyter Book reads: configuration, prose, executed notebooks, their data for download."""
     import yaml
 
-    from lth.book import page, what_runs
+    from lth.book import finishing, what_runs
     from lth.book.claims import home
 
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("editions", "__pycache__"))
@@ -103,7 +103,7 @@ def stage(edition: Path, source: Path) -> None:
         data.mkdir(parents=True)
         own = home(edition, chapter)
         content = json.loads((own / chapter / Path(notebook).name).read_text(encoding="utf-8"))
-        page.finish(content, chapter, own / chapter, borrowed=own != edition, url=url)
+        finishing.finish(content, chapter, own / chapter, borrowed=own != edition, url=url)
         (source / notebook).write_text(json.dumps(content), encoding="utf-8")
         for table in sorted((own / chapter / "data").glob("*.csv")):
             shutil.copy(table, data)

@@ -13,14 +13,18 @@ stays; each has the replica as its first axis, of which there is one.
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lth.errors import LthError, UsageError
 from lth.population import Population, load_tensors
+from lth.store.runs import Store
 from lth.training.describe import tensors_hash
 
 KINDS = ("params", "masks", "buffers")
+KEY = re.compile("[0-9a-f]{16}")  # what a stored run is named
 
 
 def save(path: Path, ticket: Population, **card: Any) -> None:
@@ -38,6 +42,36 @@ def save(path: Path, ticket: Population, **card: Any) -> None:
     total = sum(mask.numel() for mask in ticket.masks.values())
     counts = {"sparsity": 1 - left / total, "weights_left": left, "weights": total}
     ticket.save(path, card={**card, **counts, "fingerprint": _fingerprint(ticket)})
+
+
+def export(store: Store, key: str, path: Path, step: int | None = None) -> dict[str, Any]:
+    """Writes the network of a stored run as a ticket, and returns its card.
+
+    step: of the kept steps the one whose weights the final mask is laid on; the final weights if None. Raises
+    UsageError where there is no such run or step, LthError where the run is damaged.
+    """
+    if not KEY.fullmatch(key) or not store.holds(key):
+        raise UsageError(f"no run {key} in {store.root}: see `lth store ls`")
+    if path.suffix != ".safetensors" or not path.parent.is_dir():
+        raise UsageError(f"{path}: name a file that ends with .safetensors, in a folder that is there")
+    meta, folder = store.verify(key), store.root / "runs" / key
+    if step is not None and not (folder / f"step_{step}.safetensors").is_file():
+        kept = sorted(int(name[5:-12]) for name in meta["files"] if name.startswith("step_"))
+        there = f"it has {', '.join(map(str, kept))}" if kept else "it has none between its start and its end"
+        raise UsageError(
+            f"run {key} has not kept step {step}: {there}. The start is not stored, for who trains has it: "
+            "lth.store.tickets.save writes prune.rewind(run.final, run.at(0))[[0]]"
+        )
+    ticket = Population.load(folder / "final.safetensors")
+    if step is not None:
+        early, masks = Population.load(folder / f"step_{step}.safetensors"), ticket.masks
+        params = {n: p.masked_fill(~masks[n], 0) if n in masks else p for n, p in early.params.items()}
+        ticket = replace(early, params=params, masks=masks)
+    if not ticket.sound().all():
+        raise LthError(f"run {key} failed in training: its weights are no numbers")
+    card = {name: meta[name] for name in ("data", "recipe", "replica", "torch")}
+    save(path, ticket, **card, step=meta["recipe"]["steps"] if step is None else step, source=f"run {key} of lth")
+    return load(path)[1]
 
 
 def _fingerprint(ticket: Population) -> str:

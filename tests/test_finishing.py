@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, claims, gallery, page, what_runs
+from lth.book import CHAPTERS, claims, finishing, gallery, what_runs
 from lth.book.claims import ledger, shown
 from lth.book.presets import parameters
 from lth.files import ROOT
@@ -52,14 +52,14 @@ def executed(tmp_path: Path) -> tuple[dict, Path]:
 
 def test_a_page_has_what_its_execution_says(executed):
     notebook, folder = executed
-    page.finish(notebook, "lt_basin", folder, borrowed=False, url="https://example.org/x")
+    finishing.finish(notebook, "lt_basin", folder, borrowed=False, url="https://example.org/x")
     first = notebook["cells"][0]["source"]
     assert first.startswith("# The basin\n\nThe claim.\n\n::::{div} opening")
     assert first.endswith("## Parameters\n\nThese.")
     badge = ("[LeNet5 on scikit-learn's digits]", "[n = 4]", "steps 700 for 600]")
     assert all(words in first for words in (*badge, "#E8.d_final", "{numref}`fig-paths`"))
     caption = notebook["cells"][2]["metadata"]["mystnb"]["figure"]["caption"]
-    assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and page.T_INTERVAL in caption
+    assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and finishing.T_INTERVAL in caption
     assert '#E8.accuracy">E8</a>' in caption
     assert notebook["cells"][2]["outputs"][0]["data"]["image/png"] == base64.b64encode(b"png").decode()
     verdicts = notebook["cells"][3]["outputs"][0]["data"]["text/markdown"]
@@ -74,26 +74,26 @@ def test_a_page_has_what_its_execution_says(executed):
 def test_a_borrowed_page_and_one_without_a_stamp(executed):
     notebook, folder = executed
     (folder / "provenance.json").write_text("{}", encoding="utf-8")
-    page.finish(notebook, "lt_basin", folder, borrowed=True)
+    finishing.finish(notebook, "lt_basin", folder, borrowed=True)
     assert notebook["cells"][0]["source"].startswith("# The basin\n\n:::{note}")
     assert "{.ran}" in notebook["cells"][0]["source"]  # only that it is not known
 
 
 def test_what_a_cell_says_of_its_networks_comes_first(executed):
     notebook, folder = executed
-    cell = notebook["cells"][2]
+    cell, told = notebook["cells"][2], json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     for own, words in (({"model": "lenet_300_100"}, "LeNet 300-100 on "), ({"of": "noise alone"}, "Noise alone, n")):
         cell["metadata"]["lth"] = own
-        assert words in page.ends(cell, notebook["cells"], folder, json.loads((folder / "provenance.json").read_text()))
+        assert words in finishing.ends(cell, notebook["cells"], folder, told)
 
 
 def test_the_largest_group_is_counted(tmp_path):
     table = tmp_path / "t.csv"
     found = {"method": ["a", "a", "b"], "network": ["kind of a"] * 3, "seed": [1, 2, 9]}  # a name tells no units apart
     pd.DataFrame(found).to_csv(table, index=False)
-    assert page.units(table) == "n = 2 networks"
+    assert finishing.units(table) == "n = 2 networks"
     pd.DataFrame({"x": [0.5]}).to_csv(table, index=False)
-    assert page.units(table) == ""
+    assert finishing.units(table) == ""
 
 
 def test_a_note_stands_in_its_chapter(executed, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_note_stands_in_its_chapter(executed, monkeypatch):
     text = "### What came out\n\nIt holds.\n\n### Where they differ\n\nHere.\n"
     (beside / "lt_basin.md").write_text(text, encoding="utf-8")
     monkeypatch.setattr(claims, "PUBLISHED", folder.parent)
-    page.finish(notebook, "lt_basin", folder, borrowed=False)
+    finishing.finish(notebook, "lt_basin", folder, borrowed=False)
     last = notebook["cells"][-2]["source"]
     assert "(differs-lt_basin)=\n## Where they differ\n\nHere.\n\n## Where these results come from" in last
     assert "**What came out.** It holds." in notebook["cells"][0]["source"]
