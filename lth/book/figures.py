@@ -23,10 +23,12 @@ PALETTE = sns.color_palette("colorblind")
 KINDS = {
     ("ticket", "LT", "LTH", "IMP", "Lottery"): PALETTE[0],
     ("Scratch", "Scratch (diff. init.)", "reinit"): PALETTE[1],
-    ("RigL",): PALETTE[2],
-    ("RigL-Inverted", "repelled"): PALETTE[3],
-    ("SET", "repelled from the last"): PALETTE[4],
-    ("Small dense", "attracted", "repelled reinit"): PALETTE[5],
+    ("RigL", "attracted"): PALETTE[2],
+    ("RigL-Inverted",): PALETTE[3],
+    ("SET", "repelled"): PALETTE[4],
+    ("Small dense", "repelled from the last"): PALETTE[5],
+    ("attracted reinit",): PALETTE[8],
+    ("repelled reinit",): PALETTE[9],
     ("Pruning solution", "Pruned", "Pruned (diff. init.)"): "#777777",
     ("Baseline", "dense"): "#333333",
 }
