@@ -92,6 +92,17 @@ def each_network(ax: Axes, table: pd.DataFrame, y: str, colours: Mapping[str, An
         line.set(linewidth=2, alpha=1)
 
 
+def lines(ax: Axes, table: pd.DataFrame, x: str, y: str, hue: str, **looks: Any) -> None:
+    """A line through the means of each kind of `hue`, with bands of 95 %. looks: more for seaborn's `lineplot`."""
+    looks = {"markers": True, "dashes": False, "errorbar": t_interval, "palette": colours(table[hue])} | looks
+    sns.lineplot(table, x=x, y=y, hue=hue, style=hue, ax=ax, **looks)
+
+
+def threshold(ax: Axes, height: float) -> None:
+    """A dotted line across: where something is decided."""
+    ax.axhline(height, color="black", linestyle=":", linewidth=1.5)
+
+
 def downwards(ax: Axes, values: pd.Series) -> None:
     """A logarithmic axis for `values` that runs from much to little, with round ticks."""
     ticks = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 5)]
