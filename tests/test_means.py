@@ -77,3 +77,14 @@ def test_lines_go_through_means_in_the_colours_of_their_kinds():
     assert tuple(first.get_color()) == tuple(figures.COLOURS["IMP"]) != tuple(other.get_color())
     assert ax.lines[-1].get_ydata() == [2.5, 2.5]
     plt.close(fig)
+
+
+def test_text_is_legible_at_the_width_of_a_page():
+    fig, axes = plt.subplots(1, 3, figsize=(15.2, 4))
+    axes[0].set_title("large", fontsize=30)
+    axes[1].plot([0, 1], label="a")
+    axes[1].legend(fontsize=5)
+    figures.legible(fig)
+    assert axes[0].title.get_fontsize() == 30
+    assert axes[1].get_legend().get_texts()[0].get_fontsize() == axes[2].get_xticklabels()[0].get_fontsize() == 18
+    plt.close(fig)

@@ -109,6 +109,7 @@ class Chapter:
             (self.out / folder).mkdir(parents=True, exist_ok=True)
         write_text(self.out / "data" / f"{name}.csv", table.to_csv(index=False))
         if figure is not None:
+            figures.legible(figure)
             figure.savefig(self.out / "figures" / f"{name}.png", bbox_inches="tight")
             plt.show()
             if control.folder() is None and get_ipython():  # by hand, where no page puts the caption below

@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy import stats
 
 from lth.book.claims import LEDGER
@@ -61,6 +62,21 @@ def house_style() -> None:
             "grid.linewidth": 0.6,
         }
     )
+
+
+PAGE = 7.6  # inches: the width at which a page shows a figure
+LEGIBLE = 9.0  # points
+
+
+def legible(figure: Figure) -> None:
+    """Makes every text so large that it has 9 points where the figure is shown at the width of a page."""
+    least = LEGIBLE * max(1.0, figure.get_figwidth() / PAGE)
+    for text in figure.findobj(Text):
+        text.set_fontsize(max(least, text.get_fontsize()))
+    for ax in figure.axes:  # ticks that are made when the figure is drawn
+        for axis in (ax.xaxis, ax.yaxis):
+            if labels := axis.get_ticklabels():
+                axis.set_tick_params(which="both", labelsize=labels[0].get_fontsize())
 
 
 def t_interval(samples: Sequence[float]) -> tuple[float, float]:
