@@ -106,6 +106,9 @@ def run(
         typer.Option("-p", "--parameter", help="name=value, over the preset's. May be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    on: Annotated[
+        str, typer.Option(metavar="ray|ray://HOST:PORT", help="A Ray cluster that trains: this machine, or a head.")
+    ] = "",
     time_limit: Annotated[
         str | None,
         typer.Option(help="Stop cleanly after this long, e.g. 9m, 90s, 2h; the same command goes on (exit code 75)."),
@@ -128,7 +131,7 @@ def run(
     _known_device(device)
     deadline = time.monotonic() + seconds(time_limit) if time_limit else None
     out = default_root() / "trained" if train_only else out
-    plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
+    plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out, on)
     for chapter, values in plan.items():
         started = time.monotonic()
         with Bar() as bar:
@@ -141,6 +144,7 @@ def run(
                 deadline=deadline,
                 display=bar,
                 training=train_only,
+                on=on,
             )
         if train_only:
             print(f"{chapter}: trained in {time.monotonic() - started:.0f} s: all networks are in {default_root()}")

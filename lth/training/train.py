@@ -105,12 +105,12 @@ def train(
                     groups = _halved(groups)
                     continue
                 spread(Group.advance, chosen)
-                watch(_progress(groups, recipe))
                 if time.monotonic() - saved > max(CHECKPOINT_EVERY, cost / CHECKPOINT_SHARE):
                     begun = time.monotonic()
                     save()
                     saved = time.monotonic()
                     cost = saved - begun
+                watch(_progress(groups, recipe))
     except KeyboardInterrupt:
         if not any(group.midway for group in groups):  # otherwise the checkpoint before stays
             save()
