@@ -31,6 +31,7 @@ from lth.store.measures import Measures
 from lth.store.runs import Store, unfinished
 from lth.training.plan import Plan, Progress
 
+TELL_EVERY = 1.0  # seconds between two words on where training stands
 PREFIX = "lth-shard-"  # of a shard's folder among the temporary ones
 
 
@@ -78,9 +79,9 @@ class Mail:
             raise KeyboardInterrupt
 
     def watch(self, progress: Progress) -> None:
-        """Tells where training stands, once a second; KeyboardInterrupt where it is to end."""
+        """Tells where training stands, now and then; KeyboardInterrupt where it is to end."""
         self.send_checkpoint()
-        if time.monotonic() - self.told > 1.0:
+        if time.monotonic() - self.told > TELL_EVERY:
             self.told = time.monotonic()
             if not self.tell("at", progress.replicas, progress.step, progress.accuracy)():
                 raise KeyboardInterrupt
