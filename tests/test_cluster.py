@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from lth.analysis import surface
+from lth.analysis import smoothness
 from lth.book import cli
 from lth.cluster import call as calls
 from lth.cluster import machines, shard
@@ -27,6 +28,7 @@ from lth.data import Data
 from lth.errors import LthError, UsageError
 from lth.methods import imp, prune, repulsion
 from lth.methods.init import glorot_uniform
+from lth.methods.tweaks import GradInit
 from lth.models import Model
 from lth.population import Population
 from lth.store.measures import Measures
@@ -155,10 +157,12 @@ def test_two_machines_give_the_bits_of_one(store, toy):
 
 @pytest.mark.thorough
 def test_measures_are_those_of_one_machine(tmp_path, cluster, lenets, toy):
-    u, zero = (torch.randn(3, lenets.theta().shape[1], generator=torch.Generator().manual_seed(s)) for s in (1, 2))
-    how = surface.surface, lenets, u, zero, [0.0, 0.5], [0.0], toy.test
-    found = Measures(tmp_path / "many", on=cluster)(*how)
-    assert found.equals(Measures(tmp_path / "one")(*how))
+    many, one = Measures(tmp_path / "many", on=cluster), Measures(tmp_path / "one")
+    hessian = smoothness.curvature, lenets, [toy.train.evenly(20)], 0.5
+    pd.testing.assert_frame_equal(many(*hessian), one(*hessian), check_exact=True)
+    scales = [measure(GradInit(batch_size=20, iterations=2), lenets, toy.train) for measure in (many, one)]
+    assert all(torch.equal(found, scales[1][name]) for name, found in scales[0].items())
+    assert many.used == one.used
 
 
 @pytest.mark.thorough

@@ -161,14 +161,18 @@ class Cluster:
 
     def ahead(self, function: Callable[[list[int]], object], replicas: int) -> None:
         """`function(rows)` side by side for parts of so many replicas, which need not wait for each other."""
-        self.side_by_side(function, self._cut(replicas))
+        self.side_by_side(function, self._cut(replicas, self._share()))
 
-    def _cut(self, replicas: int) -> list[list[int]]:
-        """As many parts as there are free devices; in a branch, as are its share of all."""
-        if mine := branch.get():
-            devices = ray.cluster_resources().get(self.resource, 0) // mine.of
-        else:
-            devices = ray.available_resources().get(self.resource, 0)
+    def _share(self) -> float:
+        """How many devices a branch has when all have their share; outside of branches all."""
+        mine = branch.get()
+        return ray.cluster_resources().get(self.resource, 0) // (mine.of if mine else 1)
+
+    def _free(self) -> float:
+        return ray.available_resources().get(self.resource, 0)
+
+    def _cut(self, replicas: int, devices: float) -> list[list[int]]:
+        """A part for each device, at least one."""
         return [part.tolist() for part in np.array_split(np.arange(replicas), max(1, min(int(devices), replicas)))]
 
     # --- a call -----------------------------------------------------------------------------------------
@@ -194,7 +198,8 @@ class Cluster:
                 self.busy.update(names[r] for r in mine)
             try:
                 if mine:
-                    shards = [Shard([mine[r] for r in part]) for part in self._cut(len(mine))]
+                    devices = self._share() if self.in_branch() else self._free()
+                    shards = [Shard([mine[r] for r in part]) for part in self._cut(len(mine), devices)]
                     self._run(Call(root, names, shards, *job, self.desk, self.device, *steps), look)
                 else:
                     _obey()

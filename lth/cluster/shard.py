@@ -58,11 +58,12 @@ class Desk:
 class Mail:
     """A shard's way home.
 
-    tell: (kind, …) → what gives the desk's answer, whether to go on. root: the shard's store.
+    tell: (kind, …) → what gives the desk's answer, whether to go on. root: the shard's store. device: cpu or cuda.
     """
 
     tell: Callable[..., Callable[[], bool]]
     root: Path
+    device: str
     checkpoint: str = ""  # the name of the one that is written now
     sent: int = 0  # when that was written last
     told: float = 0.0
@@ -70,8 +71,6 @@ class Mail:
     def files(self, name: str) -> None:
         """Sends a run or a measure home, where it then is, and no more here. KeyboardInterrupt where all is to end."""
         path = self.root / name
-        if not path.exists():
-            raise LthError("what decides a run (a rule, a probe, an architecture) is read there otherwise than here")
         paths = sorted(path.iterdir()) if path.is_dir() else [path]
         go_on = self.tell("done", name, {str(p.relative_to(self.root)): p.read_bytes() for p in paths})()
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -93,20 +92,21 @@ class Mail:
             self.tell("checkpoint", self.checkpoint, file.read_bytes())()
 
 
-def train(mail: Mail, device: str, rows: list[int], population: Population, plan: Plan, data: Data) -> None:
+def train(mail: Mail, names: Sequence[str], rows: list[int], population: Population, plan: Plan, data: Data) -> None:
     """Trains some replicas of a shard; its plan comes without the data, which all shards share."""
     part, own = population[rows], plan.of(rows, population.frame.iloc[rows])
-    own = replace(to(own, device), data=to(data, device))
+    own = replace(to(own, mail.device), data=to(data, mail.device))
+    (mail.root / "checkpoints").mkdir(exist_ok=True)
     try:
-        Store(mail.root, Archives(mail.root)).train(part.to(device), **vars(own), watch=mail.watch)
+        Store(mail.root).fill(keys(names), part.to(mail.device), own, mail.watch)
     finally:
         mail.send_checkpoint()
 
 
-def measure(mail: Mail, device: str, rows: list[int], population: Population, how: tuple[Any, ...]) -> None:
+def measure(mail: Mail, names: Sequence[str], rows: list[int], population: Population, how: tuple[Any, ...]) -> None:
     """Measures some replicas of a shard. how: the measure, its arguments and its options."""
-    what, args, options = to(how, device)
-    Measures(mail.root, Archives(mail.root))(what, population[rows].to(device), *args, **options)
+    what, args, options = to(how, mail.device)
+    Measures(mail.root, Archives(mail.root))(what, population[rows].to(mail.device), *args, **options)
 
 
 def work(
@@ -136,14 +136,14 @@ def work(
         if build:
             register(*build)
         with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
-            mail, start = Mail(tell, Path(folder)), 0
+            mail, start = Mail(tell, Path(folder), device), 0
             tell("begun", socket.gethostname())()
             for part in parts(names, device):
                 mail.checkpoint = checkpoint(part)
                 if mail.checkpoint in checkpoints:
                     (mail.root / mail.checkpoint).parent.mkdir(exist_ok=True)
                     (mail.root / mail.checkpoint).write_bytes(checkpoints[mail.checkpoint])
-                job(mail, device, list(range(start, start + len(part))), *what)
+                job(mail, part, list(range(start, start + len(part))), *what)
                 for name in part:
                     mail.files(name)
                 start += len(part)
@@ -162,7 +162,12 @@ def parts(names: Sequence[str], device: str) -> list[Sequence[str]]:
 
 def checkpoint(names: Sequence[str]) -> str:
     """The name of the checkpoint of runs that are trained together."""
-    return unfinished([name.removeprefix("runs/") for name in names])
+    return unfinished(keys(names))
+
+
+def keys(names: Sequence[str]) -> list[str]:
+    """Those of the runs of these names."""
+    return [name.removeprefix("runs/") for name in names]
 
 
 def to(thing: Any, device: str) -> Any:

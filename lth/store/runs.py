@@ -77,20 +77,16 @@ class Store:
         missing = [r for r, key in enumerate(keys) if not self.holds(key)]
         if missing:
             part, wanted = population[missing], [keys[r] for r in missing]
-            checkpoint = self.root / unfinished(wanted)
+            own = plan.of(missing, part.frame)
             try:
-                checkpoint.parent.mkdir(parents=True, exist_ok=True)
+                (self.root / "checkpoints").mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
             self._sweep()
-            own = plan.of(missing, part.frame)
             if self.on:
                 self.on.train(self.root, part, own, wanted, watch)
             else:
-                run = train(part, **vars(own), checkpoint=checkpoint, watch=watch)
-                for r, key in enumerate(wanted):
-                    self._write(key, run, r, part, data, recipe)
-                checkpoint.unlink(missing_ok=True)
+                self.fill(wanted, part, own, watch)
             if run_keys(population, plan) != keys:
                 warnings.warn(
                     "a rule, probe or penalty changed something that it refers to while it was used: the runs are kept "
@@ -98,6 +94,16 @@ class Store:
                     stacklevel=2,
                 )
         return self.read(keys, population, plan.keep)
+
+    def fill(
+        self, keys: Sequence[str], population: Population, plan: Plan, watch: Callable[[Progress], None]
+    ) -> None:
+        """Trains replicas, from their checkpoint on if there is one, and keeps them under these keys."""
+        checkpoint = self.root / unfinished(keys)
+        run = train(population, **vars(plan), checkpoint=checkpoint, name="-".join(keys), watch=watch)
+        for r, key in enumerate(keys):
+            self._write(key, run, r, population, plan.data, plan.recipe)
+        checkpoint.unlink(missing_ok=True)
 
     def holds(self, key: str) -> bool:
         """Whether a run is here, or can be brought."""
