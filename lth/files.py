@@ -50,9 +50,14 @@ def default_root() -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """A text file in UTF-8, synced, then renamed into place: whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A file, synced, then renamed into place: whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(partial, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

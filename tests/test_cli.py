@@ -191,9 +191,9 @@ def test_paths_are_those_of_the_users_folder(lth, monkeypatch, tmp_path):
     monkeypatch.setenv("LTH_DATA", "data")
     monkeypatch.setenv("LTH_STORE", "~/store")
     lth("run", "-p", "dataset=./mine", "--out", "~/out")
-    assert told["run"] == ({"dataset": str(tmp_path / "mine")}, "auto", tmp_path / "home" / "out")
+    assert told["run"] == ({"dataset": str(tmp_path / "mine")}, "auto", tmp_path / "home" / "out", "")
     lth("run")
-    assert told["run"] == ({}, "auto", tmp_path / "build" / "edition")
+    assert told["run"] == ({}, "auto", tmp_path / "build" / "edition", "")
     lth("run", "-p", "steps=9", "-p", "seeds=3")  # changed: what is in build/edition stays
     assert told["run"][2] == tmp_path / "build" / "changed" / "quick,seeds=3,steps=9"
     lth("book", "--edition", "~/out", "--out", "site")

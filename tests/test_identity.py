@@ -43,7 +43,7 @@ from lth.models import Model
 from lth.population import Population
 from lth.training import identity
 from lth.training.batches import Batches
-from lth.training.describe import describe
+from lth.training.describe import describe, tensors_hash
 from lth.training.identity import run_keys
 from lth.training.plan import Plan, Probe
 from lth.training.recipe import Recipe
@@ -451,3 +451,11 @@ def test_an_own_architecture_is_named_by_what_it_does(load, toy, monkeypatch):
         own = flat(Model("mine"))
         keys.append([run_keys(own, Plan(toy, EVCI)), run_keys(flat(distill=1.0), Plan(toy, EVCI, teacher=own))])
     assert keys[0] == keys[2] and all(a != b for a, b in zip(keys[0], keys[1], strict=True))
+
+
+def test_a_tensor_is_named_by_its_numbers_however_they_lie():
+    """Among them a single one that was expanded, which torch takes for contiguous whatever its stride."""
+    for plain in (torch.tensor([2.0]), torch.ones(3, 4), torch.arange(12.0).view(3, 4)):
+        others = [plain.clone().t().contiguous().t(), torch.stack([plain, plain], -1)[..., 0]]
+        others += [torch.tensor(2.0).expand(1).clone()] if plain.numel() == 1 else []
+        assert {tensors_hash({"": other}) for other in others} == {tensors_hash({"": plain})}

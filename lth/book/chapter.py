@@ -46,8 +46,9 @@ class Chapter:
     """One execution of a chapter.
 
     The runner says through the environment where results go (LTH_OUT), where the data set lies of which the
-    notebook knows the name (LTH_DATASET), which preset (LTH_PRESET) and device (LTH_DEVICE) are in force; by hand
-    results go to build/by_hand, with the parameters of the notebook.
+    notebook knows the name (LTH_DATASET), which preset (LTH_PRESET) and device (LTH_DEVICE) are in force, and on which
+    cluster (LTH_ON) what is missing is trained and measured; by hand results go to build/by_hand, with the parameters
+    of the notebook.
     """
 
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
@@ -61,14 +62,16 @@ class Chapter:
         self.name = name
         self.preset = os.environ.get("LTH_PRESET", "by hand")
         self.out = absolute(os.environ.get("LTH_OUT", ROOT / "build" / "by_hand" / name))
-        self.device = choose_device(os.environ.get("LTH_DEVICE", "auto"))
+        wish, address = os.environ.get("LTH_DEVICE", "auto"), os.environ.get("LTH_ON")
+        self.on = _cluster(address, wish) if address else None
+        self.device = choose_device("auto" if self.on and wish == "cuda" else wish)
         chosen = {field: values[field] for field in CHAPTER_PARAMETERS[name].model_fields}
         chosen["dataset"] = data_set(os.environ.get("LTH_DATASET") or chosen["dataset"])
         self.parameters: Settings = parameters(name, "paper", chosen)
         self.data = datasets.load(self.parameters.dataset, self.device)
         self.parameters.check(Facts.of(self.data))
-        self.store = Store(default_root())
-        self.measure = Measures(self.store.root)  # keeps what was measured, network by network
+        self.store = Store(default_root(), on=self.on)
+        self.measure = Measures(self.store.root, on=self.on)  # keeps what was measured, network by network
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
         self.looked_at: dict[str, set[int]] = {}  # and the kept steps of it that were asked for
         self.learned = False  # whether any network did more than guess
@@ -79,6 +82,8 @@ class Chapter:
         Those that failed are told on the page and nan ever after (`Run.without_failed`), so that means and tests leave
         them out. Raises LthError where none is left.
         """
+        if self.on and self.on.in_branch():  # whose turn to be told of comes later
+            return self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind).without_failed()
         if not population.sound().any():
             raise LthError(
                 f"all {len(population)} networks to be trained were made from ones that failed. "
@@ -102,6 +107,19 @@ class Chapter:
                 f"A lower lr than {recipe.lr:g} may help"
             )
         return replace(run, snapshots=Watched(run.snapshots, lambda step: self._note_step(known, step)))
+
+    def ahead(self, function: Callable[[list[int]], object], replicas: int) -> None:
+        """On a cluster, `function(rows)` for parts of the replicas that need not wait for each other: what it trains is
+        then in the store. Elsewhere nothing, as all are best trained together."""
+        if self.on:
+            self.on.ahead(function, replicas)
+
+    def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """`[function(item) for item in items]`; on a cluster none waits for what the one before it trains."""
+        items = list(items)
+        if self.on:
+            self.on.side_by_side(function, items)
+        return [function(item) for item in items]
 
     def save(self, name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
         """Keeps a table as data/NAME.csv, and the figure drawn from it as figures/NAME.png, which is shown."""
@@ -199,6 +217,12 @@ class Chapter:
     def _note_step(self, keys: Iterable[str], step: int) -> None:
         for key in keys:
             self.looked_at.setdefault(key, set()).add(step)
+
+
+def _cluster(address: str, device: str) -> Any:
+    from lth.cluster.machines import Cluster  # Ray takes seconds to load
+
+    return Cluster(address, device)
 
 
 class Watched(dict[int, Population]):

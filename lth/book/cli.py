@@ -112,6 +112,9 @@ def run(
         typer.Option("-p", "--parameter", help="name=value, over the preset's. May be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    on: Annotated[
+        str, typer.Option(metavar="ray|ray://HOST:PORT", help="A Ray cluster that trains: this machine, or a head.")
+    ] = "",
     time_limit: Annotated[
         str | None,
         typer.Option(help="Stop cleanly after this long, e.g. 9m, 90s, 2h; the same command goes on (exit code 75)."),
@@ -153,7 +156,7 @@ def run(
         raise UsageError("--train-only makes no pages: leave out --site")
     changed = _pairs(parameter or [])
     out = default_root() / "trained" if train_only else out or absolute(runner.usual_out(preset, changed))
-    plan = runner.prepare(chapters or list(CHAPTERS), preset, changed, device, out)
+    plan = runner.prepare(chapters or list(CHAPTERS), preset, changed, device, out, on)
     with Along(out, site) if site else nullcontext() as along:
         if along:
             print(f"{_short(along.begin())}: the book; each chapter takes its place there when it is done", flush=True)
@@ -171,6 +174,7 @@ def run(
                     deadline=deadline,
                     display=bar,
                     training=train_only,
+                    on=on,
                 )
             took = f"{time.monotonic() - started:.0f} s"
             if train_only:

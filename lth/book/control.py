@@ -65,10 +65,11 @@ class Reporter:
             self.bar = self.bar or tqdm(total=progress.steps, unit="step", file=sys.stdout)
             known = progress.accuracy == progress.accuracy  # not a number before the first hundred steps
             accuracy = f", accuracy {progress.accuracy:.3f}" if known else ""
-            self.bar.set_description(f"{progress.replicas} replicas{accuracy}")
+            where = f" ({progress.where})" if progress.where else ""
+            self.bar.set_description(f"{progress.replicas} replicas{where}{accuracy}")
             self.bar.update(int(progress.step) - self.bar.n)
         elif time.monotonic() - self.told > 0.5:
             self.told = time.monotonic()
-            partial = self.control / "progress.partial"
+            partial = self.control / f"progress.{threading.get_ident()}.partial"
             partial.write_text(json.dumps(vars(progress)), encoding="utf-8")
             partial.replace(self.control / "progress.json")

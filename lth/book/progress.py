@@ -49,6 +49,8 @@ class Bar:
             self.training = (which, step, now)
         self.step = step
         words = [f"training {progress['replicas']} replicas: step {step:.0f}/{steps}"]
+        if progress.get("where"):
+            words.append(progress["where"])
         if progress["accuracy"] == progress["accuracy"]:  # not a number before the first hundred steps
             words.append(f"accuracy {progress['accuracy']:.3f}")
         done, spent = step - self.training[1], now - self.training[2]

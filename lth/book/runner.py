@@ -55,13 +55,16 @@ def usual_out(preset: str, overrides: Mapping[str, str]) -> str:
     return f"build/changed/{name}"
 
 
-def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], device: str, out: Path) -> dict[str, dict]:
+def prepare(
+    chapters: list[str], preset: str, overrides: Mapping[str, str], device: str, out: Path, on: str = ""
+) -> dict[str, dict]:
     """The validated parameters of each chapter, once everything that can be checked beforehand is well.
 
     `chapters` are names or numbers; paths, in `overrides` and `out`, are absolute.
 
     Raises UsageError or LthError in one line for: unknown chapter, preset or parameter; wrong type or range; no
-    GPU where one was asked for; data that are not there, or too small; an `out` that cannot be written.
+    GPU where one was asked for; data that are not there, or too small; an `out` that cannot be written; no Ray, or no
+    cluster at the address `on`.
     """
     chapters = [named(chapter) for chapter in chapters]
     if preset not in PRESETS:
@@ -72,7 +75,11 @@ def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], devi
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise UsageError(f"cannot write to --out {out}: {error.strerror}. Name another folder") from error
-    if device == "cuda":
+    if on:
+        from lth.cluster.machines import check
+
+        check(on)
+    elif device == "cuda":
         from lth.book.chapter import choose_device
 
         choose_device(device)
@@ -92,11 +99,13 @@ def execute(
     display: Display,
     training: bool = False,
     nice: int = 0,
+    on: str = "",
 ) -> Path:
     """Run one chapter's notebook with these parameters; returns its folder out/CHAPTER.
 
     training: only what its training needs (`lth.book.training`): the folder then has nothing but networks.json, which
     grows while it trains. nice: how much it lets others go first, 19 at most.
+    on: the Ray cluster whose machines train and measure, see `lth.cluster.machines`.
 
     The notebook is told the name of its data set: where that lies is nobody else's business, and on no page.
     The folder is replaced whole, at the end: whatever happens before, an older result stays. Ctrl-C, SIGTERM
@@ -118,6 +127,7 @@ def execute(
             "LTH_PRESET": preset,
             "LTH_DEVICE": device,
             "LTH_NICE": nice or "",
+            "LTH_ON": on,
         }
         if training:
             write_text(Path(folder) / source.name, json.dumps(_only_training(chapter)))

@@ -31,6 +31,8 @@ class Train(Protocol):
 
 
 Forbid = Callable[[Population, list[Population]], Penalty]
+# what does a function's work for parts of so many replicas beforehand (`lth.book.chapter.Chapter.ahead`)
+Ahead = Callable[[Callable[[list[int]], object], int], None]
 
 
 def threshold(population: Population, masks: Tensors) -> Tensor:
@@ -55,6 +57,7 @@ def ladder(
     keep: Sequence[int] = (),
     fresh: Callable[[int], Population] | None = None,
     penalty: Forbid | None = None,
+    ahead: Ahead | None = None,
 ) -> list[Run]:
     """Trains `dense`, then `rounds` times prunes and trains again: the runs of the levels 0 … rounds.
 
@@ -71,6 +74,9 @@ def ladder(
                  goes back to nothing it has seen before.
     penalty:     of the networks a round starts from, and the solutions so far → a term of the loss in that round, such
                  as `lambda start, earlier: repulsion.of(start, earlier, 2.0)`. Level 0 has none.
+    ahead:       where `train` looks into a store that many machines fill: has parts of the networks climb on their own,
+                 none waiting for the others, before all climb together and find it done. Not where `ratio` is a rule,
+                 which sees all of them.
 
     The column `level` of the frame tells the rounds apart. Each round sees the images in an order of its own, that of
     the network's seed + 10,000 · level: a ladder that found its old solutions again only because it met the same images
@@ -78,6 +84,14 @@ def ladder(
     Raises UsageError before any training where the arguments do not fit together.
     """
     _check(dense, rounds, recipe, ratio, per_layer, restart, rewind_step, tune)
+    if ahead and not callable(ratio):
+
+        def climb(rows: list[int]) -> None:
+            how = {"ratio": ratio, "per_layer": per_layer, "restart": restart, "rewind_step": rewind_step, "tune": tune}
+            drawn = fresh and (lambda level: fresh(level)[rows])
+            ladder(dense[rows], rounds, train, recipe, **how, keep=keep, fresh=drawn, penalty=penalty)
+
+        ahead(climb, len(dense))
     kept = {rewind_step, *keep} if restart == "weights" else keep
     runs = [train(dense.label(level=0), recipe, keep=sorted(kept))]
     again = tune or (recipe.model_copy(update={"first_step": rewind_step}) if rewind_step else recipe)
@@ -108,6 +122,7 @@ def under_masks_of(
     train: Train,
     recipe: Recipe,
     penalty: Forbid | None = None,
+    ahead: Ahead | None = None,
 ) -> list[Population]:
     """A ladder's masks with other weights: the trained networks of all levels, its own at level 0.
 
@@ -116,7 +131,15 @@ def under_masks_of(
              this is the control that lottery tickets are compared with [Frankle and Carbin 2019].
     penalty: as in `ladder`; a level then knows the solutions that were found *here* before. Without one nothing ties
              the levels together, and they are trained as one population.
+    ahead:   as in `ladder`.
     """
+    if ahead and penalty:
+
+        def climb(rows: list[int]) -> None:
+            own = [some[rows] for some in levels]
+            under_masks_of(own, lambda level: weights(level)[rows], train, recipe, penalty)
+
+        ahead(climb, len(levels[0]))
     starts = [prune.rewind(found, weights(level)).label(level=level) for level, found in enumerate(levels[1:], start=1)]
     if penalty is None:
         trained = train(concat(starts), recipe).final

@@ -52,23 +52,7 @@ class Archives:
         """Puts `name` into the store at `root`, whole or not at all; False where no archive has it."""
         if name not in self.files:
             return False
-        partial = root / "partial" / uuid4().hex
-        try:
-            for file, path in self.files[name].items():
-                with self._opened(path) as archive:
-                    target = partial / file
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(archive.read(file))
-            if name.startswith("runs/"):
-                _tell_left_out(partial / name)
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            if not (root / name).exists():
-                (partial / name).rename(root / name)
-        except OSError as error:
-            if not (root / name).exists():  # otherwise another process was first
-                raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        put(root, name, {file: self.read(file) for file in self.files[name]})
         return True
 
     def read(self, file: str) -> bytes:
@@ -116,6 +100,27 @@ def published(chapter: str, archives: Archives | None = None, **labels: object) 
             file.write_bytes(archives.read(f"{name}/final.safetensors"))
             networks.append(Population.load(file).label(**row))
     return concat(networks)
+
+
+def put(root: Path, name: str, files: Mapping[str, bytes]) -> None:
+    """Puts `name` ("runs/KEY", "measures/KEY.safetensors") into the store at `root`, whole or not at all, where it is
+    not yet. files: those that it is made of, by their names in a store. LthError where it cannot be written."""
+    partial = root / "partial" / uuid4().hex
+    try:
+        for file, content in files.items():
+            target = partial / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        if name.startswith("runs/"):
+            _tell_left_out(partial / name)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if not (root / name).exists():
+            (partial / name).rename(root / name)
+    except OSError as error:
+        if not (root / name).exists():  # otherwise another process was first
+            raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _tell_left_out(run: Path) -> None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -34,15 +34,27 @@ PLACE = "place in the measure"  # a column of the frame that a measure is given
 Measured = pd.DataFrame | Tensors
 
 
+class Machines(Protocol):
+    """What measures elsewhere: `lth.cluster.Cluster`."""
+
+    def measure(
+        self, root: Path, measure: Callable[..., Measured], population: Population, names: Sequence[str], *how: Any
+    ) -> None:
+        """Brings what is measured of all these replicas, under its names, into the store at `root`. how: the
+        measure's arguments and its options."""
+
+
 @dataclass(frozen=True)
 class Measures:
     """The measures under `root`, the folder of a store, and those in the archives that come with the book.
 
+    on:   where what is missing is measured.
     used: names of those that were asked for, "measures/KEY.safetensors".
     """
 
     root: Path
     archives: Archives = Archives()
+    on: Machines | None = field(default=None, compare=False)
     used: set[str] = field(default_factory=set, compare=False)
 
     def __call__(self, measure: Callable[..., Measured], population: Population, *args: Any, **options: Any) -> Any:
@@ -68,12 +80,15 @@ class Measures:
                 self._write(keys[r], _of_one(found, some, place), str(_named(measure)))
 
         chunks = [missing[at : at + size] for at in range(0, len(missing), size)]
-        if size == 1:
+        if self.on and missing:
+            names = [self._name(keys[r]) for r in missing]
+            self.on.measure(self.root, measure, population[missing], names, args, options)
+        elif size == 1:
             map_replicas(find, chunks)
         else:
             for rows in chunks:
                 find(rows)
-        self.used.update(f"measures/{self._file(key).name}" for key in keys)
+        self.used.update(map(self._name, keys))
         return _joined([self._read(key) for key in keys], population)
 
     def known(self, measure: Callable[..., Measured], population: Population, *args: Any, **options: Any) -> bool:
@@ -82,10 +97,13 @@ class Measures:
 
     def _holds(self, key: str) -> bool:
         """Whether a measure is here, or can be brought."""
-        return self._file(key).exists() or self.archives.bring(f"measures/{self._file(key).name}", self.root)
+        return self._file(key).exists() or self.archives.bring(self._name(key), self.root)
+
+    def _name(self, key: str) -> str:
+        return f"measures/{key}.safetensors"
 
     def _file(self, key: str) -> Path:
-        return self.root / "measures" / f"{key}.safetensors"
+        return self.root / self._name(key)
 
     def _write(self, key: str, found: Measured, name: str) -> None:
         table = found.to_csv(index=False) if isinstance(found, pd.DataFrame) else None

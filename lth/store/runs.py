@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import pandas as pd
@@ -37,12 +37,22 @@ from lth.training.recipe import Recipe
 from lth.training.train import check, train
 
 
+class Machines(Protocol):
+    """What trains elsewhere what a store lacks: `lth.cluster.Cluster`."""
+
+    def train(
+        self, root: Path, population: Population, plan: Plan, keys: Sequence[str], watch: Callable[[Progress], None]
+    ) -> None:
+        """Brings the runs of all these replicas, under their keys, into the store at `root`."""
+
+
 @dataclass(frozen=True)
 class Store:
-    """The runs under `root`, and those in the archives that come with the book."""
+    """The runs under `root`, and those in the archives that come with the book. on: where missing ones are trained."""
 
     root: Path
     archives: Archives = Archives()
+    on: Machines | None = None
 
     def train(
         self,
@@ -66,23 +76,17 @@ class Store:
         keys = run_keys(population, plan)
         missing = [r for r, key in enumerate(keys) if not self.holds(key)]
         if missing:
-            name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
-            checkpoint = self.root / "checkpoints" / f"{name}.safetensors"
+            part, wanted = population[missing], [keys[r] for r in missing]
+            own = plan.of(missing, part.frame)
             try:
-                checkpoint.parent.mkdir(parents=True, exist_ok=True)
+                (self.root / "checkpoints").mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
             self._sweep()
-            part, own = population[missing], dict(kind)
-            used = {m: rule for m, rule in plan.updates.items() if (part.frame.get("method") == m).any()}
-            if plan.teacher is not None and len(plan.teacher) > 1:
-                own["teacher"] = plan.teacher[missing]
-            if plan.penalty is not None:
-                own["penalty"] = plan.penalty[missing]
-            run = train(part, data, recipe, **own | {"updates": used}, checkpoint=checkpoint, watch=watch)
-            for r, row in enumerate(missing):
-                self._write(keys[row], run, r, part, data, recipe)
-            checkpoint.unlink(missing_ok=True)
+            if self.on:
+                self.on.train(self.root, part, own, wanted, watch)
+            else:
+                self.fill(wanted, part, own, watch)
             if run_keys(population, plan) != keys:
                 warnings.warn(
                     "a rule, probe or penalty changed something that it refers to while it was used: the runs are kept "
@@ -90,6 +94,16 @@ class Store:
                     stacklevel=2,
                 )
         return self.read(keys, population, plan.keep)
+
+    def fill(
+        self, keys: Sequence[str], population: Population, plan: Plan, watch: Callable[[Progress], None]
+    ) -> None:
+        """Trains replicas, from their checkpoint on if there is one, and keeps them under these keys."""
+        checkpoint = self.root / unfinished(keys)
+        run = train(population, **vars(plan), checkpoint=checkpoint, name="-".join(keys), watch=watch)
+        for r, key in enumerate(keys):
+            self._write(key, run, r, population, plan.data, plan.recipe)
+        checkpoint.unlink(missing_ok=True)
 
     def holds(self, key: str) -> bool:
         """Whether a run is here, or can be brought."""
@@ -189,6 +203,11 @@ class Store:
     def meta(self, population: Population, data: Data, recipe: Recipe, **kind: Any) -> dict[str, dict]:
         """What is known of the stored replicas of such a run (see `train` for `kind`), by key."""
         return {key: self.verify(key) for key in run_keys(population, Plan(data, recipe, **kind))}
+
+
+def unfinished(keys: Sequence[str]) -> str:
+    """The name in a store of the checkpoint of replicas that are trained together."""
+    return f"checkpoints/{hashlib.sha256('-'.join(keys).encode()).hexdigest()[:16]}.safetensors"
 
 
 def file_hash(path: Path) -> str:

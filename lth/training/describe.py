@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from torch import Tensor, nn, uint8
+from torch import Tensor, contiguous_format, nn, uint8
 
 from lth.errors import UsageError
 from lth.models import Model
@@ -56,7 +56,8 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().tobytes())
+        flat = tensor.detach().cpu().flatten().clone(memory_format=contiguous_format)  # one number may have any stride
+        digest.update(flat.view(uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

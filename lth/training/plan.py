@@ -58,15 +58,25 @@ class Plan:
     teacher: Population | None = None
     penalty: Penalty | None = None
 
+    def of(self, rows: Sequence[int], frame: pd.DataFrame) -> Plan:
+        """What is done to some of the replicas, whose own frame is given."""
+        used = {method: rule for method, rule in self.updates.items() if (frame.get("method") == method).any()}
+        teacher = self.teacher[rows] if self.teacher is not None and len(self.teacher) > 1 else self.teacher
+        return replace(self, updates=used, teacher=teacher, penalty=self.penalty and self.penalty[rows])
+
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run stands. accuracy: on the latest training batches, mean over the replicas that have one."""
+    """Where a training run stands. accuracy: on the latest training batches, mean over the replicas that have one.
+
+    where: on many machines, what is at work where, in words.
+    """
 
     replicas: int
     step: float
     steps: int
     accuracy: float
+    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def train(
     teacher: Population | None = None,
     penalty: Penalty | None = None,
     checkpoint: Path | None = None,
+    name: str = "",
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Run:
     """Train every replica of `population` on `data.train`; the population given is left as it is.
@@ -57,6 +58,7 @@ def train(
     checkpoint: file to continue from and to save to, every 30 seconds and on Ctrl-C (KeyboardInterrupt).
                 Removing it is left to the caller. On a CPU a resumed run ends with the same bits as an
                 uninterrupted one.
+    name:       whose checkpoint it is; if not given, that of runs with these names (`lth.training.identity`).
     watch:      called between stretches.
 
     A replica whose loss ceases to be a number is trained on, to no avail, and told in `Run.failed`; the others do not
@@ -65,7 +67,8 @@ def train(
     """
     plan = Plan(data, recipe, dict(updates or {}), tuple(probes), tuple(sorted(set(keep))), teacher, penalty)
     check(population, plan)
-    name = "-".join(run_keys(population, plan)) if checkpoint else ""
+    if checkpoint and not name:
+        name = "-".join(run_keys(population, plan))
     standings, before = [None], 0.0
     if checkpoint and checkpoint.exists():
         standings, before = checkpoints.restore(checkpoint, name, population, plan.keep)
@@ -105,12 +108,12 @@ def train(
                     groups = _halved(groups)
                     continue
                 spread(Group.advance, chosen)
-                watch(_progress(groups, recipe))
                 if time.monotonic() - saved > max(CHECKPOINT_EVERY, cost / CHECKPOINT_SHARE):
                     begun = time.monotonic()
                     save()
                     saved = time.monotonic()
                     cost = saved - begun
+                watch(_progress(groups, recipe))
     except KeyboardInterrupt:
         if not any(group.midway for group in groups):  # otherwise the checkpoint before stays
             save()

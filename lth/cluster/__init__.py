@@ -1,0 +1,1 @@
+"""Many machines: what a store lacks, trained and measured on a Ray cluster (`lth.cluster.machines.Cluster`)."""
