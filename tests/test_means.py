@@ -70,7 +70,9 @@ def test_a_kind_of_network_has_one_colour_and_others_have_none_of_those():
 def test_lines_go_through_means_in_the_colours_of_their_kinds():
     fig, ax = plt.subplots()
     table = pd.DataFrame({"left": [1, 1, 2, 2] * 2, "y": [1.0, 3, 5, 7, 2, 2, 4, 4], "way": ["LT"] * 4 + ["x"] * 4})
-    figures.lines(ax, table, "left", "y", "way")
+    figures.lines(ax, table, "left", "y", "way", (0.5, 6.5))
+    heights = np.concatenate([path.vertices[:, 1] for band in ax.collections for path in band.get_paths()])
+    assert heights.min() == 0.5 and heights.max() == 6.5
     figures.threshold(ax, 2.5)
     first, other = ax.lines[:2]
     assert first.get_ydata().tolist() == [2, 6] and other.get_ydata().tolist() == [2, 4]

@@ -108,9 +108,16 @@ def each_network(ax: Axes, table: pd.DataFrame, y: str, colours: Mapping[str, An
         line.set(linewidth=2, alpha=1)
 
 
-def lines(ax: Axes, table: pd.DataFrame, x: str, y: str, hue: str, **looks: Any) -> None:
-    """A line through the means of each kind of `hue`, with bands of 95 %. looks: more for seaborn's `lineplot`."""
-    looks = {"markers": True, "dashes": False, "errorbar": t_interval, "palette": colours(table[hue])} | looks
+def lines(
+    ax: Axes, table: pd.DataFrame, x: str, y: str, hue: str, bounds: tuple[float, float] = (-math.inf, math.inf),
+    **looks: Any,
+) -> None:  # fmt: skip
+    """A line through the means of each kind of `hue`, with bands of 95 % that end where values end: at `bounds`.
+
+    looks: more for seaborn's `lineplot`.
+    """
+    looks = {"markers": True, "dashes": False, "palette": colours(table[hue])} | looks
+    looks["errorbar"] = lambda samples: tuple(np.clip(t_interval(samples), *bounds))
     sns.lineplot(table, x=x, y=y, hue=hue, style=hue, ax=ax, **looks)
 
 

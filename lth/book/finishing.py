@@ -194,7 +194,7 @@ def draws_intervals(cell: dict[str, Any], cells: list[dict[str, Any]]) -> bool:
     code = "\n".join(_text(other) for other in cells if other["cell_type"] == "code")
     blocks = re.split(r"^(?=\S)", code, flags=re.MULTILINE)
     helpers = [m[1] for block in blocks if "t_interval" in block and (m := re.match(r"def (\w+)\(", block))]
-    return "t_interval" in source or any(re.search(rf"\b{name}\(", source) for name in helpers)
+    return "t_interval" in source or "figures.lines(" in source or any(re.search(rf"\b{name}\(", source) for name in helpers)
 
 
 def _linked(row: re.Match[str]) -> str:
