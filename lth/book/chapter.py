@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython import get_ipython
-from IPython.display import Markdown, display
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from lth import data as datasets
@@ -109,8 +109,10 @@ class Chapter:
             (self.out / folder).mkdir(parents=True, exist_ok=True)
         write_text(self.out / "data" / f"{name}.csv", table.to_csv(index=False))
         if figure is not None:
-            figure.savefig(self.out / "figures" / f"{name}.png", bbox_inches="tight")
-            plt.show()
+            file = self.out / "figures" / f"{name}.png"
+            figure.savefig(file, bbox_inches="tight")
+            plt.close(figure)  # a notebook would draw it once more, which takes a second for a figure
+            display(Image(file))
             if control.folder() is None and get_ipython():  # by hand, where no page puts the caption below
                 caption, _ = told_of_figure(ROOT / CHAPTERS[self.name], name)
                 display(Markdown(f"{caption} The numbers are in `data/{name}.csv` below `{self.out}`."))
