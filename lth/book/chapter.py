@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython import get_ipython
-from IPython.display import Markdown, display
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from lth import data as datasets
@@ -128,8 +128,10 @@ class Chapter:
         write_text(self.out / "data" / f"{name}.csv", table.to_csv(index=False))
         if figure is not None:
             figures.legible(figure)
-            figure.savefig(self.out / "figures" / f"{name}.png", bbox_inches="tight")
-            plt.show()
+            file = self.out / "figures" / f"{name}.png"
+            figure.savefig(file, bbox_inches="tight")
+            plt.close(figure)  # a notebook would draw it once more, which takes a second for a figure
+            display(Image(file))
             if control.folder() is None and get_ipython():  # by hand, where no page puts the caption below
                 notebook = json.loads((ROOT / CHAPTERS[self.name]).read_text(encoding="utf-8"))
                 caption, *_ = told_of_figure(notebook, name)

@@ -51,7 +51,7 @@ def house_style() -> None:
         {
             "figure.figsize": (7.2, 4.2),
             "figure.dpi": 110,
-            "savefig.dpi": 200,
+            "savefig.dpi": 160,
             "figure.constrained_layout.use": True,
             "axes.titlesize": "medium",
             "axes.titleweight": "bold",

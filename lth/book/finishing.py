@@ -193,8 +193,9 @@ def draws_intervals(cell: dict[str, Any], cells: list[dict[str, Any]]) -> bool:
     source = _text(cell)
     code = "\n".join(_text(other) for other in cells if other["cell_type"] == "code")
     blocks = re.split(r"^(?=\S)", code, flags=re.MULTILINE)
-    helpers = [m[1] for block in blocks if "t_interval" in block and (m := re.match(r"def (\w+)\(", block))]
-    return "t_interval" in source or "figures.lines(" in source or any(re.search(rf"\b{name}\(", source) for name in helpers)
+    draw = re.compile(r"t_interval|figures\.lines\(")
+    helpers = [m[1] for block in blocks if draw.search(block) and (m := re.match(r"def (\w+)\(", block))]
+    return bool(draw.search(source)) or any(re.search(rf"\b{name}\(", source) for name in helpers)
 
 
 def _linked(row: re.Match[str]) -> str:
