@@ -38,6 +38,7 @@ from lth.models import OWN, Model
 from lth.population import Population
 from lth.store.runs import device_name
 from lth.training import train as training
+from lth.training.compiling import compilations
 from lth.training.group import Group
 from lth.training.plan import Progress
 from lth.training.recipe import Recipe
@@ -176,6 +177,8 @@ def switched(way: str, device: str) -> Iterator[None]:
             switches.enter_context(patch.object(Step, "recordable", False))
         if device == "cuda" and way == "eager":
             switches.enter_context(torch.compiler.set_stance("force_eager"))
+        else:
+            switches.enter_context(patch.object(compilations, "at_once", True))
         yield
 
 

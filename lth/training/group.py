@@ -112,7 +112,7 @@ class Group:
         if self.resting:
             for name, tensor in taking.tensors().items():
                 tensor.copy_(self.resting[name])
-            taking.note_masks()
+            taking.note_changes()
         self.work, self.taking, self.resting = work, taking, {}
 
     def rest(self) -> None:
@@ -279,7 +279,7 @@ class Group:
                 )
             old[torch.as_tensor(rows, device=old.device)] = mask
             optim.erase_(self.work.params[name], old, self.taking.states[name])
-        self.taking.note_masks()
+        self.taking.note_changes()
 
     def result(self) -> Population:
         """A contiguous copy of the replicas as they are now."""
