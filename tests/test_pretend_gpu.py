@@ -464,7 +464,7 @@ def test_the_layout_of_a_network_of_few_channels_is_the_faster_one_tried_once(mo
     monkeypatch.undo()  # nothing is settled
     monkeypatch.setattr(engine, "LOG_EVERY", 6)
     monkeypatch.setattr(engine, "faster", faster := {})
-    monkeypatch.setattr("lth.training.step.faster", faster)
+    monkeypatch.setattr("lth.training.layout.faster", faster)
     rehearsed, rehearse = [], Step.rehearse
 
     def slow_with_channels_last(self: Step) -> float:

@@ -40,9 +40,10 @@ from lth.store.runs import device_name
 from lth.training import train as training
 from lth.training.compiling import compilations
 from lth.training.group import Group
+from lth.training.layout import WIDE
 from lth.training.plan import Progress
 from lth.training.recipe import Recipe
-from lth.training.step import WIDE, Step
+from lth.training.step import Step
 from lth.training.train import train
 
 REPLICAS, BATCH = 2, 4

@@ -19,8 +19,9 @@ from lth.errors import LthError
 from lth.population import Population, Tensors
 from lth.training import optim
 from lth.training.batches import Batches
+from lth.training.layout import doubts_layout, faster, kind_of_step, likes_channels_last
 from lth.training.plan import MaskUpdate, Plan, Probe
-from lth.training.step import BLOCK, Step, doubts_layout, faster, kind_of_step, likes_channels_last
+from lth.training.step import BLOCK, Step
 
 LOG_EVERY = 100  # steps between two rows of the history
 BELONGS = "belongs"  # in an entry of a group's history: whether it is a row of the replica's own

@@ -26,12 +26,11 @@ from lth.precision import products
 from lth.training import losses, optim
 from lth.training.batches import crop_and_flip
 from lth.training.compiling import compilations, leave_open
+from lth.training.layout import likes_channels_last
 from lth.training.losses import Penalty
 from lth.training.recipe import PER_REPLICA, Recipe
 
-WIDE = 5_000_000  # parameters; larger networks get all cores of a CPU (`lth.training.train.threads_each`)
 BLOCK = 100  # steps whose examples are put on the device at a time
-FEW = 16  # channels; GPUs have been seen to handle convolutions of fewer badly with these as last axis
 SPARE = 1.2  # how much more memory a recording is given than its rehearsal took
 
 
@@ -327,36 +326,3 @@ def _told(error: BaseException) -> str:
     while before := error.__cause__ or error.__context__:
         error = before
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-faster: dict[tuple[str, str, str], bool] = {}  # kind of step and GPU → whether it likes its channels last, as timed
-
-
-def kind_of_step(population: Population, precision: str) -> tuple[str, str, str]:
-    """What decides which layout is faster: architecture, precision, GPU."""
-    return str(population.model), precision, torch.cuda.get_device_name(population.device)
-
-
-def likes_channels_last(population: Population, precision: str) -> bool:
-    """Whether convolutions are fastest with the channels as last axis: those of large networks on a CPU are not.
-
-    On a GPU neither may be those of few channels, which must be tried (`doubts_layout`).
-    """
-    if population.device.type == "cpu":
-        return _channels(population) > 0 and not is_wide(population)
-    return _channels(population) > 0 and faster.get(kind_of_step(population, precision), True)
-
-
-def doubts_layout(population: Population, precision: str) -> bool:
-    """Whether nobody knows yet which layout is faster on this GPU."""
-    return 0 < _channels(population) < FEW and kind_of_step(population, precision) not in faster
-
-
-def _channels(population: Population) -> int:
-    """The most channels that go into a convolution of one replica; 0 where there is none."""
-    return max((p.shape[2] for p in population.params.values() if p.ndim == 5), default=0)
-
-
-def is_wide(population: Population) -> bool:
-    """Whether a network has more than `WIDE` parameters."""
-    return sum(shape.numel() for shape in population.model.shapes.params.values()) > WIDE
