@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ from lth.methods.init import kaiming_normal
 from lth.models import ARCHITECTURES, Model
 from lth.population import Population
 from lth.store.runs import device_name
+from lth.training.compiling import compilations
 from lth.training.plan import Progress
 from lth.training.recipe import Recipe
 from lth.training.train import train
@@ -180,7 +182,7 @@ def peak(contest: Contest, contender: str) -> int:
         loop = plain_loop(population, images, labels, recipe)
         next(loop), next(loop)  # only the second finds a momentum
     else:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), patch.object(compilations, "at_once", True):  # as in `race`, which is longer
             warnings.simplefilter("ignore")  # told in `race`
             train(population, data, recipe)
     return highest(contest.device) - before

@@ -26,7 +26,9 @@ from torch._guards import TracingContext, tracing
 from torch._inductor import compile_fx, graph
 from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.runtime import hints
+from torch._inductor.scheduler import BaseSchedulerNode
 from torch._inductor.utils import BoxedBool
+from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lth.training.step import Step
@@ -113,7 +115,8 @@ def written(kind: str, module: fx.GraphModule, inputs: list[Any]) -> tuple[str, 
 
     def stop(self: graph.GraphLowering) -> None:
         code, _ = self.codegen()
-        found[:] = getattr(code, "value", str(code)), self.count_bytes()[0]
+        with V.set_graph_handler(self):
+            found[:] = getattr(code, "value", str(code)), sum(map(moved, self.scheduler.nodes))
         raise Written
 
     options = {"is_backward": kind == "backward", "is_inference": kind == "update", "cudagraphs": BoxedBool(False)}
@@ -124,6 +127,12 @@ def written(kind: str, module: fx.GraphModule, inputs: list[Any]) -> tuple[str, 
             if not found:
                 raise
     return found[0], found[1]
+
+
+def moved(node: BaseSchedulerNode) -> int:
+    """Bytes that a kernel reads and writes, but for what it makes and nobody else sees."""
+    sizes = node.get_read_write_buffer_accesses(include_reads=True, include_writes=True)
+    return sum(size for name, size in sizes.items() if name not in V.graph.removed_buffers)
 
 
 def layout(x: Tensor, weight: Tensor, backend: Any) -> torch.memory_format:

@@ -27,11 +27,13 @@ from lth.data import Data, Split
 from lth.errors import UsageError
 from lth.files import ROOT
 from lth.methods import dst, imp, init, prune, repulsion, scores, tweaks
-from lth.models import Model
+from lth.models import Model, stacked
 from lth.population import Population
 from lth.store.runs import Store
 from lth.training import group as engine
+from lth.training import step
 from lth.training import train as train_module
+from lth.training.compiling import Compilations
 from lth.training.plan import Probe, Run
 from lth.training.recipe import Recipe
 from lth.training.step import Step
@@ -49,7 +51,9 @@ RULES = {
 
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has a process of its own, as it were, in which no layout is tried; a CPU stacks too."""
+    """Each test has a process of its own, as it were, with no layout to try; a CPU stacks too, in a GPU's form."""
+    monkeypatch.setattr(stacked, "on_gpu", lambda x: True)
+    monkeypatch.setattr(step, "compilations", Compilations(at_once=True))
     monkeypatch.setattr(engine, "doubts_layout", lambda *kind: False)
     monkeypatch.setattr(engine, "LOG_EVERY", 6)
     monkeypatch.setattr(Step, "recordable", True)
@@ -281,12 +285,12 @@ PLANTED = {
     "an index that depends on numbers": (Step, in_the_update(lambda self, grads, loss: (loss[loss > 0], grads)[1])),
     "a tensor of the host": (Step, in_the_update(lambda self, grads, loss: [g * torch.ones(1) for g in grads])),
     "a counter of the host": (Step, in_the_update(counted)),
-    "masks that are replaced": (Step, {"note_masks": replaced}),
+    "masks that are replaced": (Step, {"note_changes": replaced}),
     "a host's buffer used too early": (engine.Group, {"_examples": too_early}),
-    "numpy of the device": (Step, {"note_masks": lambda self: self.sums.numpy()}),
+    "numpy of the device": (Step, {"note_changes": lambda self: self.sums.numpy()}),
     "a generator of the host": (
         Step,
-        {"note_masks": lambda self: torch.rand(3, device=self.sums.device, generator=torch.Generator())},
+        {"note_changes": lambda self: torch.rand(3, device=self.sums.device, generator=torch.Generator())},
     ),
 }
 
@@ -319,7 +323,7 @@ def attempt(gpu: Gpu, count: int = 4, **more: object) -> Found:
 
 @pytest.fixture(scope="module")
 def right() -> Found:
-    with mock.patch.object(train_module, "group_size", len):
+    with mock.patch.object(train_module, "group_size", len), mock.patch.object(stacked, "on_gpu", lambda x: True):
         return trained(networks("lenet_300_100", "cpu", 4), recipe={"steps": 4}, keep=[0])
 
 
@@ -347,7 +351,7 @@ def test_whichever_memory_is_short_groups_are_halved(name, kind, right, monkeypa
     with pytest.warns(UserWarning, match="4 replicas do not fit into cuda:0 together"), pretend_gpu() as gpu:
         halved = attempt(gpu)
     assert gpu.graphs == 2
-    assert torch.equal(halved["theta"], right["theta"])
+    torch.testing.assert_close(halved["theta"], right["theta"], rtol=0, atol=1e-6)
     torch.testing.assert_close(halved["history"], right["history"])
 
 
@@ -364,18 +368,18 @@ def test_a_group_is_as_large_as_the_memory_that_rehearsing_took_allows(right, mo
         gpu.memory["free"] = 3 * GIB
         halved = attempt(gpu)
     assert gpu.graphs == 2 and not gpu.spoilt
-    assert torch.equal(halved["theta"], right["theta"])
+    torch.testing.assert_close(halved["theta"], right["theta"], rtol=0, atol=1e-6)
 
 
 def test_only_the_group_at_work_takes_memory(monkeypatch):
-    groups, start, step = [], engine.Group.__init__, Step.__init__
+    groups, start, make = [], engine.Group.__init__, Step.__init__
 
     def begin(self: engine.Group, *args: object) -> None:
         groups.append(self)
         start(self, *args)
 
     monkeypatch.setattr(engine.Group, "__init__", begin)
-    monkeypatch.setattr(Step, "__init__", lambda self, work, *args, **kw: _at_most(1, work, step, self, *args, **kw))
+    monkeypatch.setattr(Step, "__init__", lambda self, work, *args, **kw: _at_most(1, work, make, self, *args, **kw))
     at_work = []
     with pytest.warns(UserWarning, match="do not fit"), pretend_gpu() as gpu:
         attempt(gpu, watch=lambda progress: at_work.append(sum(group.taking is not None for group in groups)))
@@ -460,7 +464,7 @@ def test_the_layout_of_a_network_of_few_channels_is_the_faster_one_tried_once(mo
     monkeypatch.undo()  # nothing is settled
     monkeypatch.setattr(engine, "LOG_EVERY", 6)
     monkeypatch.setattr(engine, "faster", faster := {})
-    monkeypatch.setattr("lth.training.step.faster", faster)
+    monkeypatch.setattr("lth.training.layout.faster", faster)
     rehearsed, rehearse = [], Step.rehearse
 
     def slow_with_channels_last(self: Step) -> float:

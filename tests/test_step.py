@@ -16,13 +16,14 @@ from torchvision.transforms import v2
 
 from lth.data import Data, load
 from lth.errors import LthError, UsageError
-from lth.methods import init, prune
-from lth.models import ARCHITECTURES, Model
+from lth.methods import dst, init, prune
+from lth.models import ARCHITECTURES, Model, stacked
 from lth.population import Population, concat
 from lth.training import group as engine
 from lth.training import step
 from lth.training import train as train_module
 from lth.training.batches import PADDING, Batches
+from lth.training.compiling import Compilations
 from lth.training.recipe import Recipe
 from lth.training.train import train
 
@@ -100,14 +101,38 @@ def test_every_architecture_equals_plain_pytorch_runs(name, monkeypatch):
     crops = population.model.shape[0] == 3
     recipe = Recipe(steps=3 if name in BIG else 9, batch_size=6, lr=1e-5, weight_decay=0.1, augment=crops)
     expected = [plain_training(population[[r]], data, recipe) for r in range(len(population))]
-    for size in (lambda _: 1, len):  # a replica at a time, and stacked
+    for size, on_gpu in ((lambda _: 1, False), (len, False), (len, True)):  # a replica at a time, stacked, as on a GPU
         monkeypatch.setattr(train_module, "group_size", size)
+        monkeypatch.setattr(stacked, "on_gpu", lambda x, on_gpu=on_gpu: on_gpu)
         final = train(population, data, recipe).final
         for r, (theta, buffers) in enumerate(expected):
             assert not torch.equal(theta, population.theta()[r])
             torch.testing.assert_close(final.theta()[r], theta, rtol=0, atol=1e-10)
             for n, buffer in buffers.items():
                 torch.testing.assert_close(final.buffers[n][r], buffer, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("rule", [prune.Gradual(0.8, 2, 8, 2), dst.DST("gradient", 3, 12, block=40)])
+def test_under_changing_masks_a_gpus_form_of_the_step_is_the_same_step(rule, precision, monkeypatch):
+    """In float64 up to rounding; and to the bit, with products of half precision, whether or not copies are kept."""
+    population = networks("lenet5", 3).label(method=["rule", "dense", "rule"], weight_decay=[0.0, 0.1, 0.01])
+    if precision == "bf16":
+        population = population.with_theta(population.theta().float())
+    data, recipe = data_for(population), Recipe(steps=14, batch_size=6, lr=0.01, precision=precision)
+    monkeypatch.setattr(train_module, "group_size", len)
+    monkeypatch.setattr(stacked, "on_gpu", lambda x: precision == "bf16")
+    with monkeypatch.context() as plainly:
+        plainly.setattr(step.Step, "_rounded", lambda *_: {})
+        plain = train(population, data, recipe, updates={"rule": rule}, keep=[5])
+    monkeypatch.setattr(stacked, "on_gpu", lambda x: True)
+    run = train(population, data, recipe, updates={"rule": rule}, keep=[5])
+    close = {"rtol": 0, "atol": 0 if precision == "bf16" else 1e-10}
+    torch.testing.assert_close(run.final.theta(), plain.final.theta(), **close)
+    torch.testing.assert_close(run.at(5).theta(), plain.at(5).theta(), **close)
+    assert torch.equal(run.final.theta_mask(), plain.final.theta_mask())
+    assert not torch.equal(run.final.theta_mask(), population.theta_mask())
+    assert torch.all(run.final.theta()[~run.final.theta_mask()] == 0)
 
 
 def test_outputs_do_not_depend_on_the_way_they_are_computed():
@@ -286,6 +311,7 @@ def test_the_compiled_step_is_the_same_step(name, monkeypatch):
     plain = train(population, data, recipe, **kind)
     Recorder(len(population), monkeypatch)
     monkeypatch.setattr(step.Step, "record", step.Step.compile)
+    monkeypatch.setattr(step, "compilations", Compilations(at_once=True))
     monkeypatch.setattr(train_module, "workers", lambda *counts: nullcontext(lambda f, items: [*map(f, items)]))
     counts = torch._dynamo.utils.counters
     counts.clear()
@@ -302,6 +328,54 @@ def test_the_compiled_step_is_the_same_step(name, monkeypatch):
     assert compiled.history.loss.tail(1).item() == pytest.approx(plain.history.loss.tail(1).item(), abs=1e-12)
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_compiled_serves_runs_that_differ_in_numbers_only(precision, monkeypatch):
+    """As dynamo itself counts: two graphs, forward pass and update, and two more for any other number of replicas."""
+    Recorder(9, monkeypatch)
+    monkeypatch.setattr(step.Step, "record", step.Step.compile)
+    monkeypatch.setattr(stacked, "on_gpu", lambda x: True)
+    monkeypatch.setattr(step, "compilations", found := Compilations(at_once=True))
+    monkeypatch.setattr(train_module, "workers", lambda *counts: nullcontext(lambda f, items: [*map(f, items)]))
+    monkeypatch.setattr(step.torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+    torch._dynamo.reset()
+    counts = torch._dynamo.utils.counters
+    counts.clear()
+
+    def compiled(replicas: int = 2, images: int = 160, **more: float) -> tuple[int, int]:
+        dense = init.kaiming_normal(Model("lenet_300_100", (1, 8, 8), 4), range(replicas), method="dense")
+        population = prune.apply(dense, prune.magnitude_masks(dense, 0.5))
+        recipe = Recipe(**{"steps": 3, "batch_size": 6, "precision": precision} | more)
+        data = toy_data(images, (1, 8, 8), 4)
+        final = train(population, data, recipe).final.theta()
+        with monkeypatch.context() as plainly:
+            plainly.setattr(step.Step, "record", lambda taking: 0.0)
+            plain = train(population, data, recipe).final.theta()
+        torch.testing.assert_close(final, plain, rtol=0, atol=1e-5 if precision == "fp32" else 1e-3)
+        return found.count, counts["stats"]["unique_graphs"]
+
+    assert compiled() == (1, 2)
+    for more in ({"steps": 5}, {"momentum": 0.5}, {"images": 220}, {"first_step": 1, "lr": 0.3}):
+        assert compiled(**more) == (1, 2), more
+    assert [compiled(replicas) for replicas in (3, 4, 2, 5)] == [(2, 4)] * 4
+    assert compiled(batch_size=7) == (3, 5)  # another kind, but for the update
+
+
+def test_a_short_run_is_compiled_once_runs_of_its_kind_have_taken_as_long(monkeypatch):
+    population = networks("lenet_300_100")
+    data = data_for(population)
+    Recorder(len(population), monkeypatch)
+    monkeypatch.setattr(step.Step, "record", step.Step.compile)
+    monkeypatch.setattr(step, "compilations", found := Compilations())
+    made: list[object] = []
+    monkeypatch.setattr(step.torch, "compile", lambda part, dynamic: made.append(part) or part)
+    monkeypatch.setattr(step.Step, "_rehearse", lambda taking: 0.5)  # seconds a step; compiling takes 9, it is guessed
+    for steps, count in ((10, 0), (7, 0), (2, 1), (1, 1)):
+        train(population, data, Recipe(steps=steps, batch_size=6))
+        assert found.count == count, steps
+    assert len(made) == 4  # both parts, for the third run and for the fourth, which finds them compiled
+
+
 def test_without_a_compiler_training_goes_on(monkeypatch):
     def broken(part: object, dynamic: bool) -> object:
         def fail(*args: object) -> None:
@@ -314,6 +388,7 @@ def test_without_a_compiler_training_goes_on(monkeypatch):
     plain = train(population, data, recipe)
     Recorder(len(population), monkeypatch)
     monkeypatch.setattr(step.Step, "record", step.Step.compile)
+    monkeypatch.setattr(step, "compilations", Compilations(at_once=True))
     monkeypatch.setattr(step.torch, "compile", broken)
     with pytest.warns(UserWarning, match="compiling it failed: RuntimeError: no C compiler found"):
         slower = train(population, data, recipe)

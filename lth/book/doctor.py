@@ -38,10 +38,12 @@ from lth.models import OWN, Model
 from lth.population import Population
 from lth.store.runs import device_name
 from lth.training import train as training
+from lth.training.compiling import compilations
 from lth.training.group import Group
+from lth.training.layout import WIDE
 from lth.training.plan import Progress
 from lth.training.recipe import Recipe
-from lth.training.step import WIDE, Step
+from lth.training.step import Step
 from lth.training.train import train
 
 REPLICAS, BATCH = 2, 4
@@ -176,6 +178,8 @@ def switched(way: str, device: str) -> Iterator[None]:
             switches.enter_context(patch.object(Step, "recordable", False))
         if device == "cuda" and way == "eager":
             switches.enter_context(torch.compiler.set_stance("force_eager"))
+        else:
+            switches.enter_context(patch.object(compilations, "at_once", True))
         yield
 
 

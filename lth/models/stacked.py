@@ -4,12 +4,31 @@ On a GPU, R small convolutions one after another leave it idle. So every layer o
 one that holds all replicas: activations have R·C channels, replica by replica, a convolution becomes a grouped
 one with R groups, batch norm has R·C channels, a linear layer is R matrix products at once. What lies between the
 layers (activations, pooling, sums) does not care how many channels there are: the architectures are written once.
+
+What a small network costs a GPU is not arithmetic but memory: bytes read and written, and kernels started. So there
+(`on_gpu`) layers take another form where one moves fewer of them, as counted from the compiler's code for a step
+(`tests/test_kernels.py`):
+
+- A linear layer computes W·xᵀ in place of x·Wᵀ. Then W's gradient, gᵀ·x, arrives with its numbers in the order of W,
+  and one kernel updates all weights; transposed, each needs a kernel of its own, which reads against the grain.
+- Its output is put in order, (B, R, O), before the activation sees it: what ReLU writes is then also what the backward
+  pass wants kept. In the order of the product it is written twice. The bias joins that kernel.
+- A 1×1 convolution with a stride is a product of matrices, and passes back the gradient of the pixels that it saw.
+
+Counted and left out: 1×1 convolutions without a stride as products, whose layout then has to be changed back; strided
+3×3 ones, those of few channels and LeNet5's as products of their unfolded images. They spare grouped convolutions, but
+a window of 3×3 writes every pixel several times.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Whether layers take the form that moves fewer bytes on a GPU; it rounds otherwise, and a CPU keeps its digits."""
+    return x.is_cuda
 
 
 class StackedConv2d(nn.Module):
@@ -21,9 +40,20 @@ class StackedConv2d(nn.Module):
         self.weight, self.bias = one.weight, one.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        one_pixel = self.weight.shape[3:] == (1, 1) and (self.padding, self.groups) == ((0, 0), 1)
+        if on_gpu(x) and one_pixel and self.stride != (1, 1):
+            out = self._product(x)
+            return out if self.bias is None else out + self.bias.flatten().to(out.dtype)[:, None, None]
         weight, bias = self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten()
         groups = self.groups * len(self.weight)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+
+    def _product(self, x: Tensor) -> Tensor:
+        """A 1×1 convolution as R products of matrices, of the pixels that its stride leaves."""
+        down, across = self.stride
+        x = x.unflatten(1, (len(self.weight), -1))[..., ::down, ::across].permute(1, 2, 0, 3, 4)  # (R, C, B, H', W')
+        out = self.weight[..., 0, 0] @ x.flatten(2)
+        return out.unflatten(2, x.shape[2:]).permute(2, 0, 1, 3, 4).flatten(1, 2)
 
 
 class StackedBatchNorm2d(nn.Module):
@@ -51,6 +81,9 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.unflatten(1, (len(self.weight), -1)) if x.ndim == 2 else x
+        if on_gpu(x):
+            out = (self.weight @ x.permute(1, 2, 0)).permute(2, 0, 1).contiguous()
+            return out if self.bias is None else out + self.bias.to(out.dtype)
         x, weight = x.transpose(0, 1), self.weight.mT
         out = x @ weight if self.bias is None else self.bias[:, None].baddbmm(x, weight)
         return out.transpose(0, 1)

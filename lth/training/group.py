@@ -19,8 +19,9 @@ from lth.errors import LthError
 from lth.population import Population, Tensors
 from lth.training import optim
 from lth.training.batches import Batches
+from lth.training.layout import doubts_layout, faster, kind_of_step, likes_channels_last
 from lth.training.plan import MaskUpdate, Plan, Probe
-from lth.training.step import BLOCK, Step, doubts_layout, faster, kind_of_step, likes_channels_last
+from lth.training.step import BLOCK, Step
 
 LOG_EVERY = 100  # steps between two rows of the history
 BELONGS = "belongs"  # in an entry of a group's history: whether it is a row of the replica's own
@@ -112,7 +113,7 @@ class Group:
         if self.resting:
             for name, tensor in taking.tensors().items():
                 tensor.copy_(self.resting[name])
-            taking.note_masks()
+            taking.note_changes()
         self.work, self.taking, self.resting = work, taking, {}
 
     def rest(self) -> None:
@@ -279,7 +280,7 @@ class Group:
                 )
             old[torch.as_tensor(rows, device=old.device)] = mask
             optim.erase_(self.work.params[name], old, self.taking.states[name])
-        self.taking.note_masks()
+        self.taking.note_changes()
 
     def result(self) -> Population:
         """A contiguous copy of the replicas as they are now."""

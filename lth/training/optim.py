@@ -34,7 +34,7 @@ def step_(
 ) -> None:
     """One step on all parameters, in place, as `torch.optim.SGD` or `Adam` would do it.
 
-    factors: (3,), the row of `Recipe.factors` for this step. All else has one entry for each parameter, (r, *shape)
+    factors: (4,), the row of `Recipe.factors` for this step. All else has one entry for each parameter, (r, *shape)
     or, of one replica, (*shape): grads and what is in states have its shape; masks too, None: nothing is pruned; lrs
     and decays, (r, 1, …) or (1, …), are each replica's peak learning rate and the factor of w in its gradient, None:
     no decay.
@@ -54,7 +54,7 @@ def step_(
     rates = torch._foreach_mul(lrs, factors[0])
     if recipe.optimizer == "sgd":
         velocities = [velocity for (velocity,) in states]
-        torch._foreach_mul_(velocities, recipe.momentum)
+        torch._foreach_mul_(velocities, factors[3])
         torch._foreach_add_(velocities, grads)
         torch._foreach_addcmul_(params, rates, velocities, value=-1)
     else:

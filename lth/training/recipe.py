@@ -81,10 +81,11 @@ class Recipe(Checked):
             factor = self.gamma ** sum(milestone <= step for milestone in self.milestones)
         return factor * min(1.0, (step + 1) / self.warmup) if self.warmup else factor
 
-    def factors(self) -> list[tuple[float, float, float]]:
-        """Of each step: the learning rate relative to the peak, and Adam's 1 − β₁ᵗ and 1 − β₂ᵗ for its t-th update."""
+    def factors(self) -> list[tuple[float, float, float, float]]:
+        """Of each step: the learning rate relative to the peak, Adam's 1 − β₁ᵗ and 1 − β₂ᵗ for its t-th update, and
+        the momentum."""
         updates = [max(1, step + 1 - self.first_step) for step in range(self.steps)]
-        return [(self.lr_factor(step), 1 - BETA1**t, 1 - BETA2**t) for step, t in enumerate(updates)]
+        return [(self.lr_factor(step), 1 - BETA1**t, 1 - BETA2**t, self.momentum) for step, t in enumerate(updates)]
 
     def decay_scale(self, ndim: int) -> float:
         """What multiplies weight_decay·w in the gradient of a parameter of one replica with `ndim` axes."""

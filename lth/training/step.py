@@ -1,8 +1,8 @@
 """One training step of all replicas of a group, and on a GPU the same step recorded as a graph.
 
 Everything a step reads or writes lies in tensors that stay where they are: weights, masks, optimiser state, rates,
-the learning rates of all steps, the examples of the next steps, and a cursor that says which step it is. So the step
-asks the host for nothing. On a GPU it is compiled and then recorded once as a CUDA graph; replaying the graph is the
+the learning rates and the examples of the next steps, and a number that says which of them it is. So the step asks
+the host for nothing. On a GPU it is compiled and then recorded once as a CUDA graph; replaying the graph is the
 training loop, and masks and rates may change under it. On a CPU the same code runs as it stands.
 """
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,16 +20,17 @@ from torch import Tensor
 
 from lth import memory
 from lth.data import Data
+from lth.models import stacked
 from lth.population import Population, Tensors, classes
 from lth.precision import products
 from lth.training import losses, optim
 from lth.training.batches import crop_and_flip
+from lth.training.compiling import compilations, leave_open
+from lth.training.layout import likes_channels_last
 from lth.training.losses import Penalty
 from lth.training.recipe import PER_REPLICA, Recipe
 
-WIDE = 5_000_000  # parameters; larger networks get all cores of a CPU (`lth.training.train.threads_each`)
 BLOCK = 100  # steps whose examples are put on the device at a time
-FEW = 16  # channels; GPUs have been seen to handle convolutions of fewer badly with these as last axis
 SPARE = 1.2  # how much more memory a recording is given than its rehearsal took
 
 
@@ -51,19 +53,23 @@ class Step:
         self.states = {n: optim.new_state(recipe, p) for n, p in work.params.items()}
         like, replicas, device = next(iter(work.params.values())), len(work), work.device
         self.dtype = like.dtype
-        # as numbers, which are multiplied faster than truth values
         masks = {n: m for n, m in work.masks.items() if masks_change or not bool(m.all())}
-        self.masked = {n: m.to(self.dtype) for n, m in masks.items()}
+        # a CPU multiplies faster by numbers than by truth values, of which a GPU reads a quarter of the bytes
+        self.masked = masks if stacked.on_gpu(like) else {n: m.to(self.dtype) for n, m in masks.items()}
         self.rates = {n: self._column(n) for n in PER_REPLICA}
         self.used = {n: bool((rate != 0).any()) for n, rate in self.rates.items()}
         self.table = torch.tensor(recipe.factors(), dtype=self.dtype, device=device)
-        self.network = work.network().train()
+        self.factors = self.table[:1].repeat(BLOCK, 1)  # of the steps in line: as many rows in every run
+        self.slot = torch.zeros(1, dtype=torch.int64, device=device)  # the place of this step among those in line
+        self.rounded = self._rounded(work) if penalty is None else {}  # a penalty sees the weights as they are
+        self.network = replace(work, params=work.params | self.rounded).network().train()
         named = dict(self.network.named_parameters())
         self.variables = [named[name] for name in work.params]
-        self.teacher = teacher.network().eval() if teacher is not None and self.used["distill"] else None
+        self.teacher, self.taught_by = None, None
+        if teacher is not None and self.used["distill"]:
+            self.teacher = replace(teacher, params=teacher.params | self._rounded(teacher)).network().eval()
+            self.taught_by = teacher.model
         self.channels_last = likes_channels_last(work, recipe.precision)
-        self.clock = torch.zeros(2, dtype=torch.int64, device=device)
-        self.cursor, self.slot = self.clock  # the step it is, and its place among the examples in line
         self.order = torch.zeros(BLOCK, replicas, recipe.batch_size, dtype=torch.int64, device=device)
         self.moves = torch.zeros(*self.order.shape, 3, dtype=torch.uint8, device=device) if recipe.augment else None
         self.sums = torch.zeros(replicas, 2, dtype=torch.float64, device=device)  # of loss and accuracy
@@ -79,29 +85,48 @@ class Step:
         values = self.work.frame.get(name, [getattr(self.recipe, name)] * len(self.work))
         return torch.tensor(np.asarray(values, float), dtype=self.dtype, device=self.work.device)
 
-    def _optimised(self) -> dict[str, list]:
-        """What `optim.step_` works on, parameter by parameter, all in the shape of the network's own parameters."""
+    def _rounded(self, networks: Population) -> Tensors:
+        """On a GPU with bf16: copies of the weights as they are multiplied.
+
+        Otherwise each pass reads the weights to round them, and writes their gradients once more at full length. The
+        copies are written by the same kernel that updates the weights, and the gradients of both are the same.
+        """
+        if self.recipe.precision != "bf16" or not stacked.on_gpu(self.slot) or self.dtype != torch.float32:
+            return {}
+        return {n: p.detach().to(torch.bfloat16) for n, p in networks.params.items() if p.ndim > 2}
+
+    def _optimised(self) -> list[tuple[list[str], dict[str, list]]]:
+        """Names, and what `optim.step_` works on: those that have a rounded copy, and the others; a kernel each."""
+        parts = [[n for n in self.work.params if (n in self.rounded) == rounded] for rounded in (True, False)]
+        return [(names, self._lists(names)) for names in parts if names]
+
+    def _lists(self, names: Sequence[str]) -> dict[str, list]:
+        """Parameter by parameter, all in the shape of the network's own parameters."""
         lists: dict[str, list] = {"params": [], "masks": [], "states": [], "lrs": [], "decays": []}
-        for variable, (name, param) in zip(self.variables, self.work.params.items(), strict=True):
-            column = (-1, *[1] * (variable.ndim - 1))
+        shapes = {name: variable.shape for name, variable in zip(self.work.params, self.variables, strict=True)}
+        for name in names:
+            param, shape = self.work.params[name], shapes[name]
+            column = (-1, *[1] * (len(shape) - 1))
             mask, scale = self.masked.get(name), self.recipe.decay_scale(param.ndim - 1)
             decays = self.used["weight_decay"] and scale
-            lists["params"].append(variable.detach())
-            lists["masks"].append(None if mask is None else mask.view(variable.shape))
-            lists["states"].append([state.view(variable.shape) for state in self.states[name]])
+            lists["params"].append(param.view(shape))
+            lists["masks"].append(None if mask is None else mask.view(shape))
+            lists["states"].append([state.view(shape) for state in self.states[name]])
             lists["lrs"].append(self.rates["lr"].view(column))
             lists["decays"].append(self.rates["weight_decay"].view(column) * scale if decays else None)
         return lists
 
-    def note_masks(self) -> None:
-        """To be called when the masks of `work` have changed."""
+    def note_changes(self) -> None:
+        """To be called when masks or weights of `work` have been changed by anything but a step."""
         for name, mask in self.masked.items():
             mask.copy_(self.work.masks[name])
+        for name, copy in self.rounded.items():
+            copy.copy_(self.work.params[name])
 
     def load(self, step: int, order: Tensor, moves: Tensor | None) -> None:
         """Puts the examples of the steps from `step` on in line (see `lth.training.batches.Batches.between`)."""
-        self.cursor.fill_(step)
         self.slot.zero_()
+        self.factors[: len(order)].copy_(self.table[step : step + len(order)])
         self.order[: len(order)].copy_(order, non_blocking=True)
         if moves is not None:
             self.moves[: len(moves)].copy_(moves, non_blocking=True)
@@ -160,12 +185,16 @@ class Step:
     @torch.no_grad()
     def _update(self, grads: Sequence[Tensor], loss: Tensor, accuracy: Tensor) -> None:
         """The optimiser's part, and the bookkeeping."""
-        factors = self.table.index_select(0, self.cursor)[0]
-        optim.step_(self.recipe, factors, grads=grads, **self.optimised)
+        factors = self.factors.index_select(0, self.slot)[0]
+        gradient = dict(zip(self.work.params, grads, strict=True))
+        for names, lists in self.optimised:
+            optim.step_(self.recipe, factors, grads=[gradient[n].to(self.dtype) for n in names], **lists)
+            if copies := [self.rounded[n] for n in names if n in self.rounded]:
+                torch._foreach_copy_(copies, [self.work.params[n] for n in names])
         self.sums += torch.stack([loss, accuracy], dim=1)
         self.alive &= loss.isfinite()
         self.lasted += self.alive
-        self.clock += 1
+        self.slot += 1
 
     # --- on a GPU ---------------------------------------------------------------------------------------
 
@@ -202,9 +231,7 @@ class Step:
 
         Returns the seconds of one step, and notes in `needed` the bytes of memory that it takes on the way.
         """
-        # what is compiled serves all populations of the same kind; by default eight kinds at most
-        kinds = torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10_000)
-        with kinds, products(self.recipe.precision), torch.cuda.device(self.work.device):
+        with products(self.recipe.precision), torch.cuda.device(self.work.device):
             aside = torch.cuda.Stream()  # recording asks for a stream that is not the default one
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
@@ -213,25 +240,66 @@ class Step:
         return seconds
 
     def compile(self) -> float:
-        """Compiles the step where that is possible, and says so where it is not; seconds of a step, see `rehearse`."""
-        parts = self._objective, self._update
-        self._objective, self._update = (torch.compile(part, dynamic=False) for part in parts)
-        self.compiled = True
+        """Compiles the step where that is possible and pays; seconds of a step, see `rehearse`.
+
+        A warning says so where it is not possible.
+        """
+        kind, size, parameters = self.kind(), len(self.work), len(self.variables)
+        if not compilations.serves(kind, size):
+            try:
+                seconds = self._rehearse()
+                if not compilations.pays(kind, parameters, seconds * (self.recipe.steps - self.recipe.first_step)):
+                    return seconds
+            except RuntimeError as error:
+                if not memory.is_short(error):  # compiled, it takes less
+                    raise
+            memory.free()
+        plain = self._objective, self._update
+        self._objective, self._update = (torch.compile(part, dynamic=False) for part in plain)
+        leave_open([self.data.train.images, self.data.train.labels])
+        if size > 1 and compilations.replicas[kind] - {size}:
+            self._of_any_number()
+        self.compiled, started = True, time.monotonic()
+        # by default there are eight kinds at most, and no parameter's size is left open
+        limits = {"recompile_limit": 1000, "accumulated_recompile_limit": 10_000}
+        open_ = {"force_parameter_static_shapes": False, "force_nn_module_property_static_shapes": False}
         try:
-            return self._rehearse()
+            with torch._dynamo.config.patch(**limits, **open_):
+                seconds = self._rehearse()
+            if not compilations.serves(kind, size):
+                compilations.note(kind, size, parameters, time.monotonic() - started)
+            return seconds
         except Exception as error:  # no compiler on this machine, something it does not know, or a fault of the step
             if memory.is_short(error):
                 raise
             reason = _told(error)
         memory.free()  # not above, where the error still holds what was made
-        self._objective, self._update = parts
+        self._objective, self._update = plain
         seconds = self._rehearse()  # where the step itself is at fault, it fails here again, as it is
         warnings.warn(f"no compiled step, which is slower: compiling it failed: {reason}", stacklevel=2)
         return seconds
 
+    def kind(self) -> Hashable:
+        """What compiled code is made for; all else may differ from run to run (`lth.training.compiling`)."""
+        work, recipe = self.work, self.recipe
+        sizes = recipe.batch_size, tuple(self.data.train.images.shape[1:]), len(work) > 1
+        how = recipe.optimizer, recipe.augment, recipe.precision, recipe.temperature, recipe.decay, self.channels_last
+        parts = tuple(self.used.items()), tuple(self.masked), self.taught_by and str(self.taught_by)
+        return str(work.model), str(work.device), self.dtype, *sizes, *how, *parts
+
+    def _of_any_number(self) -> None:
+        """Has the step compiled for any number of replicas."""
+        modules = [module for module in (self.network, self.teacher) if module is not None]
+        leave_open([[*module.parameters(), *module.buffers()] for module in modules])
+        leave_open([self.optimised, self.work.params, self.rounded, self.rates])
+        leave_open([self.sums, self.alive, self.lasted, self.ones])
+        leave_open([self.order, self.moves], axis=1)
+        update = self._update
+        self._update = lambda *given: update(*leave_open(given))
+
     def _rehearse(self) -> float:
         """A few times the same step, then undone: the first one compiles and chooses kernels."""
-        changing, device = [*self.tensors().values(), self.clock], self.work.device
+        changing, device = [*self.tensors().values(), self.slot], self.work.device
         before, on_gpu = [tensor.clone() for tensor in changing], device.type == "cuda"
         try:
             for again in range(3):
@@ -242,7 +310,7 @@ class Step:
                         held = torch.cuda.memory_allocated(device)
                     started = time.perf_counter()
                 self._take()
-                self.clock.copy_(before[-1])
+                self.slot.copy_(before[-1])
             if on_gpu:
                 torch.cuda.synchronize(device)
                 self.needed = torch.cuda.max_memory_allocated(device) - held
@@ -250,6 +318,7 @@ class Step:
         finally:
             for tensor, old in zip(changing, before, strict=True):
                 tensor.copy_(old)
+            self.note_changes()
 
 
 def _told(error: BaseException) -> str:
@@ -257,36 +326,3 @@ def _told(error: BaseException) -> str:
     while before := error.__cause__ or error.__context__:
         error = before
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-faster: dict[tuple[str, str, str], bool] = {}  # kind of step and GPU → whether it likes its channels last, as timed
-
-
-def kind_of_step(population: Population, precision: str) -> tuple[str, str, str]:
-    """What decides which layout is faster: architecture, precision, GPU."""
-    return str(population.model), precision, torch.cuda.get_device_name(population.device)
-
-
-def likes_channels_last(population: Population, precision: str) -> bool:
-    """Whether convolutions are fastest with the channels as last axis: those of large networks on a CPU are not.
-
-    On a GPU neither may be those of few channels, which must be tried (`doubts_layout`).
-    """
-    if population.device.type == "cpu":
-        return _channels(population) > 0 and not is_wide(population)
-    return _channels(population) > 0 and faster.get(kind_of_step(population, precision), True)
-
-
-def doubts_layout(population: Population, precision: str) -> bool:
-    """Whether nobody knows yet which layout is faster on this GPU."""
-    return 0 < _channels(population) < FEW and kind_of_step(population, precision) not in faster
-
-
-def _channels(population: Population) -> int:
-    """The most channels that go into a convolution of one replica; 0 where there is none."""
-    return max((p.shape[2] for p in population.params.values() if p.ndim == 5), default=0)
-
-
-def is_wide(population: Population) -> bool:
-    """Whether a network has more than `WIDE` parameters."""
-    return sum(shape.numel() for shape in population.model.shapes.params.values()) > WIDE

@@ -25,10 +25,10 @@ from lth.population import Population, concat
 from lth.training import checkpoint as checkpoints
 from lth.training.group import Group
 from lth.training.identity import run_keys
+from lth.training.layout import is_wide
 from lth.training.losses import Penalty
 from lth.training.plan import MaskUpdate, Plan, Probe, Progress, Run
 from lth.training.recipe import PER_REPLICA, Recipe
-from lth.training.step import is_wide
 
 CHECKPOINT_EVERY = 30.0  # seconds
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing checkpoints
