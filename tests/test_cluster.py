@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -269,7 +268,9 @@ def test_networks_climb_their_ladders_without_waiting(store, lenets, toy, tmp_pa
     runs = imp.ladder(lenets[:2], 2, train, RECIPE, **terms, ahead=cluster.ahead)
     opener.join()
     assert branches and all(branches)  # when all climb together, all is there
-    plain = partial(training.train, data=toy, probes=how["probes"])
+    plain = lambda population, recipe, **kind: training.train(  # noqa: E731
+        population, toy, recipe, probes=how["probes"], **kind
+    )
     for run, other in zip(runs, imp.ladder(lenets[:2], 2, plain, RECIPE, **terms), strict=True):
         assert same(run, other)
 

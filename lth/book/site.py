@@ -29,7 +29,7 @@ def build(edition: Path, out: Path) -> Path:
     something that is not a site. LthError where Jupyter Book fails or warns. In every such case an older site in
     `out` stays as it was.
     """
-    from lth.book import came_out, scorecard, speed
+    from lth.book import came_out, many_machines, scorecard, speed
 
     edition, out = Path(edition).resolve(), Path(out).resolve()
     for chapter, notebook in CHAPTERS.items():
@@ -48,6 +48,7 @@ def build(edition: Path, out: Path) -> Path:
         (source / "book" / "scorecard.md").write_text(scorecard.page(edition), encoding="utf-8")
         came_out.write(edition, source)
         speed.write(source)
+        many_machines.write(source)
         jupyter_book(source, Path(folder))
         if out.exists():
             os.replace(out, Path(folder, "old"))
