@@ -38,7 +38,7 @@ edition-status: env  ## which networks of it are there, which are missing, how m
 
 lock: env  ## write requirements.lock anew from the pins of pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --target build/uv uv==0.13.8
-	build/uv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+	build/uv/bin/uv pip compile pyproject.toml --extra cluster --extra dev --universal --python-version 3.11 --fork-strategy fewest \
 	    --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -q -o requirements.lock
 
 clean:  ## remove what was built (the environment, the runs in .lth and the data stay)

@@ -306,6 +306,15 @@ def save_tensors(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def load_header(path: Path) -> dict[str, Any]:
+    """The header of a file that `save_tensors` wrote, without its tensors; LthError where it is something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["lth"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise LthError(f"{path} is damaged or was not written by lth: {error}") from error
+
+
 def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     """Tensors and header of a file that `save_tensors` wrote; LthError where it is something else."""
     try:

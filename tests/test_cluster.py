@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +29,7 @@ from lth.methods import imp, prune, repulsion
 from lth.methods.init import glorot_uniform
 from lth.methods.tweaks import GradInit
 from lth.models import Model
-from lth.population import Population
+from lth.population import Population, save_tensors
 from lth.store.measures import Measures
 from lth.store.runs import Store
 from lth.training import train as training
@@ -186,7 +185,7 @@ def test_an_architecture_of_the_users_travels(store, toy):
 
 
 @pytest.mark.thorough
-def test_a_killed_worker_goes_on_from_its_checkpoint(store, lenets, toy, tmp_path):
+def test_a_killed_worker_goes_on_from_its_checkpoint(store, lenets, toy, tmp_path, capfd):
     how = probed(tmp_path, seed=1)
     go = tmp_path / "diary" / "go"
 
@@ -202,6 +201,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(store, lenets, toy, tmp_pat
     assert sorted(notes(tmp_path, 1).values()) == [3, 3]  # before steps 0, 10 and 20; from 20 to 40
     assert same(run, training.train(lenets, toy, **how))
     assert not list((store.root / "checkpoints").iterdir())
+    assert "raylet" not in capfd.readouterr().out  # which would stand on a chapter's page
 
 
 def third(tmp_path: Path, seed: int) -> bool:
@@ -269,7 +269,9 @@ def test_networks_climb_their_ladders_without_waiting(store, lenets, toy, tmp_pa
     runs = imp.ladder(lenets[:2], 2, train, RECIPE, **terms, ahead=cluster.ahead)
     opener.join()
     assert branches and all(branches)  # when all climb together, all is there
-    plain = partial(training.train, data=toy, probes=how["probes"])
+    plain = lambda population, recipe, **kind: training.train(  # noqa: E731
+        population, toy, recipe, probes=how["probes"], **kind
+    )
     for run, other in zip(runs, imp.ladder(lenets[:2], 2, plain, RECIPE, **terms), strict=True):
         assert same(run, other)
 
@@ -292,6 +294,29 @@ def test_branches_share_what_both_want_and_end_together(store, lenets, toy, tmp_
 
     with pytest.raises(LthError, match="no more"):
         cluster.side_by_side(one, range(2))
+
+
+# --- cut ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "parts"),
+    [([0, 1, 2, 5, 6], 2, [[0, 1, 2], [5, 6]]), ([3], 8, [[3]]), ([1, 2], 0, [[1, 2]]), ([], 4, [])],
+)
+def test_replicas_are_cut_evenly(rows, devices, parts):
+    assert calls.cut(rows, devices) == parts
+
+
+def test_on_a_gpu_the_replicas_of_a_checkpoint_stay_together(tmp_path):
+    """So a cluster of another size goes on from it; a checkpoint of others, or half a file, is nobody's."""
+    (tmp_path / "checkpoints").mkdir()
+    names = [f"runs/{key}" for key in "abcdef"]
+    for keys in ("d-b", "x-y", "a-x"):
+        save_tensors(tmp_path / shard.checkpoint(keys.split("-")), {"t": torch.zeros(1)}, {"name": keys})
+    (tmp_path / "checkpoints" / "half.safetensors").write_bytes(b"no header")
+    on_gpus, on_cores = ([p.rows for p in calls.shards(tmp_path, names, range(5), 2, d)] for d in ("cuda", "cpu"))
+    assert on_gpus == [[3, 1], [0, 2], [4]]
+    assert on_cores == [[0, 1, 2], [3, 4]]
 
 
 # --- asked for wrongly ------------------------------------------------------------------------------------------

@@ -16,6 +16,20 @@ def images(settings: Settings, examples: int) -> Counter[str]:
     return COUNTS[type(settings)](settings, examples)
 
 
+def longest(settings: Settings, examples: int) -> tuple[str, int, int]:
+    """A chapter's longest chain, of which no training can begin before the one before it has ended: its architecture,
+    the chapter's own, how many trainings it has, and their images for one network."""
+    model = getattr(settings, "model", "lenet5")
+    match settings:
+        case RTIRepulsion():  # a ladder, and one under its masks that is repelled from its own solutions
+            trainings, each = 2 * settings.rounds + 1, settings.epochs * int(settings.subset * examples)
+        case Tweaks() | LCSGeometry():  # a ladder, and what starts from its last level
+            trainings, each = settings.rounds + 2, settings.steps * settings.batch_size
+        case _:  # a solution, and its ticket
+            trainings, each = 2, settings.steps * settings.batch_size
+    return model, trainings, trainings * each
+
+
 def _gradient_flow(s: GradientFlow, _: int) -> Counter[str]:
     # two dense networks and a small one; three rules from three starts; a ticket; three at He's scale; at the higher
     # sparsity a pruned one and two rules from three starts. Of the MLP three; then rules and tickets in two settings

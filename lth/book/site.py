@@ -28,7 +28,7 @@ def build(edition: Path, out: Path) -> Path:
     something that is not a site. LthError where Jupyter Book fails or warns. In every such case an older site in
     `out` stays as it was.
     """
-    from lth.book import came_out, gallery, scorecard, speed
+    from lth.book import came_out, gallery, many_machines, scorecard, speed
     from lth.book.claims import home
 
     edition, out = Path(edition).resolve(), Path(out).resolve()
@@ -51,6 +51,7 @@ def build(edition: Path, out: Path) -> Path:
         came_out.write(edition, source)
         gallery.write(edition, source)
         speed.write(source)
+        many_machines.write(source)
         jupyter_book(source, Path(folder))
         if out.exists():
             os.replace(out, Path(folder, "old"))

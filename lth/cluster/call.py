@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from lth.cluster import shard
 from lth.errors import LthError, UsageError
 from lth.files import write_bytes
 from lth.models import Model
 from lth.store.archives import put
+from lth.training import checkpoint
 
 with suppress(ModuleNotFoundError):  # `lth.cluster.machines.check` says so
     import ray
@@ -157,6 +160,26 @@ class Call:
                 self._ended()
             for task in self.waiting:
                 ray.cancel(task, force=True)
+
+
+def shards(root: Path, names: Sequence[str], rows: Sequence[int], devices: float, device: str) -> list[Shard]:
+    """Some replicas cut into a shard for each device, at least one. On a GPU, where they are trained together, those of
+    one checkpoint in the store at `root` stay together."""
+    left, found = list(rows), []
+    if device == "cuda":
+        place = {names[r]: r for r in rows}
+        for file in sorted((root / "checkpoints").glob("*.safetensors")):
+            own = [place.get(f"runs/{key}") for key in checkpoint.owners(file)]
+            if own and set(own) <= set(left):
+                found.append(Shard(own))
+                left = [r for r in left if r not in own]
+    return found + [Shard(part) for part in cut(left, devices)]
+
+
+def cut(rows: Sequence[int], devices: float) -> list[list[int]]:
+    """As many parts of rows as there are devices, at least one; as equal as can be, none of them empty."""
+    parts = np.array_split(np.asarray(rows, int), max(1, int(devices)))
+    return [part.tolist() for part in parts if len(part)]
 
 
 def line(error: Exception) -> str:

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lth.cluster import shard
-from lth.cluster.call import TICK, Call, Shard, line
+from lth.cluster.call import TICK, Call, cut, line, shards
 from lth.data import Data
 from lth.errors import LthError, UsageError
 from lth.population import Population
@@ -36,6 +36,7 @@ from lth.training.plan import Plan, Progress
 try:
     import ray
     from ray import exceptions
+    from ray._private import worker
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 except ModuleNotFoundError:  # an extra, as not everybody has a cluster
     ray = None
@@ -85,6 +86,7 @@ class Cluster:
         self.address = address
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tells nobody
+            worker.print_to_stdstream = lambda *_, **__: None  # nor the page on which a notebook's words appear
             quiet = {"log_to_driver": False, "logging_level": "ERROR"}
             try:
                 ray.init(**quiet) if address == "ray" else ray.init(address, **quiet)
@@ -161,7 +163,7 @@ class Cluster:
 
     def ahead(self, function: Callable[[list[int]], object], replicas: int) -> None:
         """`function(rows)` side by side for parts of so many replicas, which need not wait for each other."""
-        self.side_by_side(function, self._cut(replicas, self._share()))
+        self.side_by_side(function, cut(range(replicas), self._share()))
 
     def _share(self) -> float:
         """How many devices a branch has when all have their share; outside of branches all."""
@@ -170,10 +172,6 @@ class Cluster:
 
     def _free(self) -> float:
         return ray.available_resources().get(self.resource, 0)
-
-    def _cut(self, replicas: int, devices: float) -> list[list[int]]:
-        """A part for each device, at least one."""
-        return [part.tolist() for part in np.array_split(np.arange(replicas), max(1, min(int(devices), replicas)))]
 
     # --- a call -----------------------------------------------------------------------------------------
 
@@ -199,8 +197,8 @@ class Cluster:
             try:
                 if mine:
                     devices = self._share() if self.in_branch() else self._free()
-                    shards = [Shard([mine[r] for r in part]) for part in self._cut(len(mine), devices)]
-                    self._run(Call(root, names, shards, *job, self.desk, self.device, *steps), look)
+                    parts = shards(root, names, mine, devices, self.device)
+                    self._run(Call(root, names, parts, *job, self.desk, self.device, *steps), look)
                 else:
                     _obey()
                     time.sleep(TICK)
@@ -223,20 +221,20 @@ class Cluster:
         """Of all that is trained for the caller now."""
         with self.lock:
             calls = [call for call in self.calls.values() if call.steps]
-        shards = [mine for call in calls for mine in call.shards]
+        parts = [mine for call in calls for mine in call.shards]
         replicas, back = sum(call.replicas for call in calls), sum(call.back for call in calls)
         ways = [(call.replicas * call.first, call.replicas * call.steps) for call in calls]
-        moved = sum(mine.moved for mine in shards) + sum(call.back * (call.steps - call.first) for call in calls)
-        nodes = Counter(mine.where for mine in shards if mine.where)
+        moved = sum(mine.moved for mine in parts) + sum(call.back * (call.steps - call.first) for call in calls)
+        nodes = Counter(mine.where for mine in parts if mine.where)
         places = ", ".join(f"{node} ({count})" for node, count in nodes.most_common(3))
         more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
-        known = [mine.accuracy for mine in shards if mine.accuracy == mine.accuracy]
+        known = [mine.accuracy for mine in parts if mine.accuracy == mine.accuracy]
         return Progress(
             replicas,
             (sum(first for first, _ in ways) + moved) / max(replicas, 1),
             round(sum(steps for _, steps in ways) / max(replicas, 1)),
             float(np.mean(known)) if known else math.nan,
-            f"{nodes.total()} of {len(shards)} shards on {self.resource}s of {places or 'no machine'}{more}, "
+            f"{nodes.total()} of {len(parts)} shards on {self.resource}s of {places or 'no machine'}{more}, "
             f"{back} of {replicas} replicas back",
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lth.errors import LthError, UsageError
-from lth.population import Population, Tensors, load_tensors, save_tensors
+from lth.population import Population, Tensors, load_header, load_tensors, save_tensors
 from lth.training.group import Group, Standing
 
 KINDS = ("params", "masks", "buffers")  # of a population's tensors
@@ -60,6 +60,14 @@ def restore(path: Path, name: str, population: Population, keep: Sequence[int]) 
     except (LthError, KeyError, TypeError, ValueError) as error:
         raise LthError(f"{path} is no whole checkpoint: remove it, and training begins anew ({error})") from error
     return standings, float(header["seconds"])
+
+
+def owners(path: Path) -> list[str]:
+    """The names of the runs whose checkpoint a file is, in their order; [] where it says nothing."""
+    try:
+        return load_header(path)["name"].split("-")
+    except (LthError, KeyError, AttributeError):
+        return []
 
 
 def _kept(tensors: Tensors, prefix: str, cut: slice, population: Population) -> Tensors:
