@@ -170,13 +170,29 @@ def book(
 
 @cli.command()
 def data(
-    name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, cifar10, cifar100 or a path.")],
+    name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, cifar10, cifar100, a name or a path.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", parser=absolute, metavar="FOLDER", help="Decode this image folder to one file, NAME."),
+    ] = None,
+    side: Annotated[int, typer.Option(help="With --from: the side of all images in pixels.")] = 256,
 ) -> None:
-    """Fetch a data set, check it, and say what it is. It is kept under LTH_DATA."""
-    from lth.data import available, load
+    """Fetch a data set, check it, and say what it is. It is kept under LTH_DATA.
 
+    Images that fit no memory are decoded to a file first, from which networks are trained: `lth data imagenet --from
+    /data/ILSVRC --side 256`. Stopped, the same command goes on.
+    """
+    from lth.data import available, load, mapped
+    from lth.data.sources import KNOWN, find
+
+    if source is not None:
+        if name in KNOWN or Path(name).name != name:
+            raise UsageError(f"{name}: what is decoded needs a name of its own, without folders")
+        mapped.decode(name, source, side, lambda told: print(told, flush=True))
     available(name)  # which tells what is noteworthy, each time
     found = load(name)
+    if found.train.on_disk and source is None:
+        mapped.verify(find(name))
     print(
         f"{found.name}: {len(found.train)} training and {len(found.test)} test images, {found.shape}, "
         f"{found.classes} classes, fingerprint {found.fingerprint[:16]}\nclasses: {', '.join(found.names)}"

@@ -62,7 +62,8 @@ class Group:
         self.population, self.rows, self.plan = population, rows, plan
         self.frame = population.frame.iloc[rows].reset_index(drop=True)
         seeds, examples = [int(seed) for seed in self.frame["seed"]], len(plan.data.train)
-        self.batches = Batches(seeds, examples, plan.recipe.batch_size, plan.recipe.augment)
+        recipe, size = plan.recipe, plan.data.train.images.shape[2:]
+        self.batches = Batches(seeds, examples, recipe.batch_size, recipe.augment, size)
         # steps done, steps at the last row of the history, steps whose examples are in line
         self.step = self.logged = self.loaded = plan.recipe.first_step
         self.history: list[dict[str, Any]] = []
@@ -204,6 +205,7 @@ class Group:
         if self.step == stop:
             if stop < self.plan.recipe.steps:  # drawn while a GPU still works on the steps before
                 self.upcoming = stop, self._examples(stop, self._next_event())
+                self.taking.expect(stop, self.upcoming[1][0])
             self._events()
             if stop == self.plan.recipe.steps:
                 self.rest()

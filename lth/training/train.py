@@ -169,8 +169,8 @@ def check(population: Population, plan: Plan) -> None:
             f"{model.name} was made for {model.shape} images of {model.classes} classes, "
             f"{data.name} has {data.shape} of {data.classes}"
         )
-    if population.device != data.train.images.device:
-        raise UsageError(f"the population is on {population.device}, {data.name} on {data.train.images.device}")
+    if population.device != data.train.device:
+        raise UsageError(f"the population is on {population.device}, {data.name} on {data.train.device}")
     if "seed" not in frame:
         raise UsageError("the frame needs a column `seed`: the replica's seed for its data order")
     if taken := sorted({"step", "loss", "accuracy"} & set(frame)):
