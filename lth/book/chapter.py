@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lth import data as datasets
+from lth import distributed
 from lth.analysis.learning import learns
 from lth.book import claims, control, figures
 from lth.book.presets import parameters
@@ -36,6 +37,8 @@ def choose_device(wish: str) -> torch.device:
     """`auto`: the GPU where there is one. UsageError where `cuda` is asked for and missing."""
     if wish == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device here: run with --device cpu (or auto), or on a machine with a GPU")
+    if wish != "cpu" and torch.cuda.is_available() and distributed.size() > 1:
+        distributed.own_gpu()
     return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,17 +122,21 @@ def run(
 
     Example: `lth run lt_basin --preset quick -p sparsity=0.9 -p seeds=3`, then `lth book --edition build/edition`.
     """
+    from lth import distributed
     from lth.book import runner
     from lth.book.progress import Bar
     from lth.book.scorecard import came_out
 
     _known_device(device)
     deadline = time.monotonic() + seconds(time_limit) if time_limit else None
-    out = default_root() / "trained" if train_only else out
+    if helps := distributed.rank() > 0:  # in a training that process 0 shows, and keeps
+        train_only, out = True, default_root() / "helpers" / str(distributed.rank())
+    elif train_only:
+        out = default_root() / "trained"
     plan = runner.prepare(chapters or list(CHAPTERS), preset, _pairs(parameter or []), device, out)
     for chapter, values in plan.items():
         started = time.monotonic()
-        with Bar() as bar:
+        with nullcontext(lambda *told: None) if helps else Bar() as bar:
             folder = runner.execute(
                 chapter,
                 values,
@@ -142,6 +147,8 @@ def run(
                 display=bar,
                 training=train_only,
             )
+        if helps:
+            continue
         if train_only:
             print(f"{chapter}: trained in {time.monotonic() - started:.0f} s: all networks are in {default_root()}")
             continue

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lth import distributed
 from lth.book import CHAPTERS
 from lth.book.presets import PRESETS, check_data, parameters, unknown
 from lth.book.training import training_cells
@@ -209,7 +210,7 @@ def _signals(stop: Path) -> Iterator[None]:
     """Ctrl-C and SIGTERM ask the notebook to stop; a second one ends this process at once."""
 
     def ask(number: int, frame: object) -> None:
-        if stop.exists():
+        if stop.exists() and distributed.size() == 1:  # torchrun sends each of its processes a second one
             os._exit(128 + number)  # the kernel follows: it watches for its parent
         stop.touch()
 

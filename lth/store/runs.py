@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 import torch
 
+from lth import distributed
 from lth.data import Data, verify
 from lth.errors import LthError
 from lth.files import ABANDONED, write_text
@@ -64,7 +66,7 @@ class Store:
         plan = Plan(data, recipe, **kind)
         check(population, plan)
         keys = run_keys(population, plan)
-        missing = [r for r, key in enumerate(keys) if not self.holds(key)]
+        missing = np.flatnonzero(distributed.flags_of_first([not self.holds(key) for key in keys])).tolist()
         if missing:
             name = hashlib.sha256("-".join(keys[r] for r in missing).encode()).hexdigest()[:16]
             checkpoint = self.root / "checkpoints" / f"{name}.safetensors"
@@ -80,15 +82,22 @@ class Store:
             if plan.penalty is not None:
                 own["penalty"] = plan.penalty[missing]
             run = train(part, data, recipe, **own | {"updates": used}, checkpoint=checkpoint, watch=watch)
-            for r, row in enumerate(missing):
-                self._write(keys[row], run, r, part, data, recipe)
-            checkpoint.unlink(missing_ok=True)
+            if distributed.rank() == 0:
+                for r, row in enumerate(missing):
+                    self._write(keys[row], run, r, part, data, recipe)
+                checkpoint.unlink(missing_ok=True)
+            distributed.wait()
             if run_keys(population, plan) != keys:
                 warnings.warn(
                     "a rule, probe or penalty changed something that it refers to while it was used: the runs are kept "
                     "under what it was before, and will be trained again. Let it only read, from a frozen dataclass",
                     stacklevel=2,
                 )
+        if lacking := [key for key in keys if distributed.rank() and not self.holds(key)]:
+            raise LthError(
+                f"process {distributed.rank()} does not see run {lacking[0]} of process 0: set LTH_STORE to a folder "
+                "that all machines share"
+            )
         return self.read(keys, population, plan.keep)
 
     def holds(self, key: str) -> bool:

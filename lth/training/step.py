@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth import memory
+from lth import distributed, memory
 from lth.data import Data
 from lth.population import Population, Tensors, classes
 from lth.precision import products
@@ -65,14 +65,17 @@ class Step:
         self.channels_last = likes_channels_last(work, recipe.precision)
         self.clock = torch.zeros(2, dtype=torch.int64, device=device)
         self.cursor, self.slot = self.clock  # the step it is, and its place among the examples in line
-        self.order = torch.zeros(BLOCK, replicas, recipe.batch_size, dtype=torch.int64, device=device)
+        share = recipe.batch_size // distributed.size()  # of every batch, for this process
+        self.share = slice(share * distributed.rank(), share * (distributed.rank() + 1))
+        self.order = torch.zeros(BLOCK, replicas, share, dtype=torch.int64, device=device)
         numbers, kind = MOVES.get(recipe.augment, (0, torch.uint8))
         self.moves = torch.zeros(*self.order.shape, numbers, dtype=kind, device=device) if recipe.augment else None
         self.feed = self.arrived = None  # where the images lie in a file: what gathers them, and those of this step
         if data.train.on_disk:
-            self.feed = Feed(data.train.images, replicas * recipe.batch_size, device)
-            count = replicas * recipe.batch_size, *data.train.images.shape[1:]
-            self.arrived = torch.zeros(count, dtype=torch.uint8, device=device)
+            self.feed = Feed(data.train.images, replicas * share, device)
+            self.arrived = torch.zeros(
+                replicas * share, *data.train.images.shape[1:], dtype=torch.uint8, device=device
+            )
         self.sums = torch.zeros(replicas, 2, dtype=torch.float64, device=device)  # of loss and accuracy
         self.alive = torch.ones(replicas, dtype=torch.bool, device=device)  # whether the loss is a number so far
         self.lasted = torch.full((replicas,), recipe.first_step, dtype=torch.int64, device=device)  # steps until then
@@ -109,15 +112,15 @@ class Step:
         """Puts the examples of the steps from `step` on in line (see `lth.training.batches.Batches.between`)."""
         self.cursor.fill_(step)
         self.slot.zero_()
-        self.order[: len(order)].copy_(order, non_blocking=True)
+        self.order[: len(order)].copy_(order[:, :, self.share], non_blocking=True)
         if moves is not None:
-            self.moves[: len(moves)].copy_(moves, non_blocking=True)
+            self.moves[: len(moves)].copy_(moves[:, :, self.share], non_blocking=True)
         self.expect(step, order)
 
     def expect(self, step: int, order: Tensor) -> None:
         """Says beforehand which examples the steps from `step` on will see, so that a file is read in time."""
         if self.feed is not None:
-            self.feed.expect(step, order.transpose(1, 2).flatten(1))
+            self.feed.expect(step, order[:, :, self.share].transpose(1, 2).flatten(1))
 
     def take(self) -> None:
         """Takes the next step."""
@@ -138,7 +141,8 @@ class Step:
         loss, accuracy = self._objective()
         objective = loss if self.penalty is None else loss + self._penalty()
         grads = torch.autograd.grad(objective, self.variables, self.ones)  # a replica's loss knows its own weights
-        self._update(grads, loss.detach(), accuracy)
+        *grads, loss, accuracy = distributed.mean([*grads, loss.detach(), accuracy])
+        self._update(grads, loss, accuracy)
 
     def _objective(self) -> tuple[Tensor, Tensor]:
         """Loss, without the penalty, and accuracy on this step's batch: (r,) each."""
@@ -207,7 +211,10 @@ class Step:
             raise torch.OutOfMemoryError(f"a step takes {self.needed / 2**30:.2f} GiB, {free / 2**30:.2f} are free")
         stream, graph = torch.cuda.current_stream(self.work.device), torch.cuda.CUDAGraph()
         try:
-            with products(self.recipe.precision), torch.cuda.device(self.work.device), torch.cuda.graph(graph):
+            # processes that train together have threads of their own that look after the GPU meanwhile
+            mode = "global" if distributed.size() == 1 else "thread_local"
+            recording = torch.cuda.graph(graph, capture_error_mode=mode)
+            with products(self.recipe.precision), torch.cuda.device(self.work.device), recording:
                 self._take()
             self.run = graph.replay
         except Exception as error:
