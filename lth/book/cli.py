@@ -101,7 +101,7 @@ def run(
     chapters: Annotated[
         list[str] | None, typer.Argument(help="Names or numbers; all of them if none is given.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, night, gpu or paper; see `lth list`.")] = "quick",
+    preset: Annotated[str, typer.Option(help="smoke, quick, night, gpu, paper or imagenet; see `lth list`.")] = "quick",
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--parameter", help="name=value, over the preset's. May be repeated."),
@@ -356,8 +356,10 @@ def _pairs(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word:
             raise UsageError(f"-p {word}: write name=value, for example -p seeds=3")
+    from lth.book.settings import IMAGES
+
     pairs = dict(word.split("=", 1) for word in words)
-    return {name: data_set(value) if name == "dataset" else value for name, value in pairs.items()}
+    return {name: data_set(value) if name in IMAGES else value for name, value in pairs.items()}
 
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from lth import distributed
 from lth.book import CHAPTERS
 from lth.book.presets import PRESETS, check_data, parameters, unknown
+from lth.book.settings import IMAGES
 from lth.book.training import training_cells
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ABANDONED, ROOT, default_root, shown, write_text
@@ -64,6 +65,11 @@ def prepare(chapters: list[str], preset: str, overrides: Mapping[str, str], devi
         from lth.book.chapter import choose_device
 
         choose_device(device)
+    elif preset == "imagenet":
+        from lth.book.chapter import choose_device
+
+        if device == "cpu" or choose_device(device).type == "cpu":
+            raise UsageError("preset imagenet needs a GPU, better eight: what takes days on one takes years here")
     for chapter, values in plan.items():
         check_data(chapter, values)
     return plan
@@ -102,7 +108,7 @@ def execute(
             "JUPYTER_PATH": Path(folder) / "jupyter",
             "LTH_OUT": out / chapter if training else partial,
             "LTH_CONTROL": channel,
-            "LTH_DATASET": values.get("dataset", ""),
+            **{f"LTH_{name.upper()}": values.get(name, "") for name in IMAGES},
             "LTH_PRESET": preset,
             "LTH_DEVICE": device,
             "LTH_NICE": nice or "",
@@ -111,7 +117,7 @@ def execute(
             write_text(Path(folder) / source.name, json.dumps(_only_training(chapter)))
             source = Path(folder) / source.name
         failure: list[BaseException] = []
-        told = {name: shown(value) if name == "dataset" else value for name, value in values.items()}
+        told = {name: shown(value) if name in IMAGES else value for name, value in values.items()}
         arguments = (source, partial / source.name, told, failure)
         thread = threading.Thread(target=_papermill, args=arguments, daemon=True)
         with _environment(settings), _signals(channel / "stop"):
