@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -96,7 +97,8 @@ def smaller(model: Model, dense: str) -> Model:
     count = lambda one: sum(shape.numel() for shape in one.shapes.params.values())  # noqa: E731
     pruned = sum(model.shapes.params[name].numel() for name in model.prunable if name != dense)
     left = count(model) - SPARSITY * pruned
-    narrower = (replace(model, widths=(width,)) for width in range(63, 0, -1))
+    widest = math.ceil(64 * math.sqrt(left / count(model))) + 4  # weights grow with the square of the width
+    narrower = (replace(model, widths=(width,)) for width in range(widest, 0, -1))
     return next((one for one in narrower if count(one) <= left), replace(model, widths=(1,)))
 
 
@@ -109,11 +111,16 @@ def beside(networks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for row in PAPER:
         told = paper_table(row).set_index(["method", "init"])
         here = networks[row].groupby(["method", "init"]).accuracy if row in networks else ()
-        ours = {cell: f"{100 * x.mean():.2f} ± {100 * x.std(ddof=0):.2f}" for cell, x in here}
+        ours = {cell: spread(100 * x) for cell, x in here}
         for cell, (mean, spread) in told.iterrows():
             line = {"row": row, "method": cell[0], "initial weights": cell[1], "paper": f"{mean:.2f} ± {spread:.2f}"}
             lines.append(line | {"here": ours.get(cell, "–")})
     return pd.DataFrame(lines)
+
+
+def spread(samples: pd.Series | np.ndarray) -> str:
+    """«74.38 ± 0.01», mean and standard deviation."""
+    return f"{np.mean(samples):.2f} ± {np.std(samples):.2f}"
 
 
 def cost(images: Mapping[str, float], side: int = 224, classes: int = 1000) -> pd.DataFrame:

@@ -99,7 +99,7 @@ class ImageNet(Settings):
         "image folder; empty: the section is left out"
     )
     imagenet_seeds: int = Field(3, ge=2, le=100, description="networks per method in that section")
-    imagenet_length: float = Field(1, gt=0, le=1, description="share of the papers' steps that they are trained for")
+    imagenet_length: float = Field(1, ge=1e-4, le=1, description="share of the papers' steps that they are trained for")
     imagenet_precision: Literal["fp32", "tf32", "bf16"] = Field("bf16", description="of the products in their training")
 
     @property
