@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lth.training.batches import PADDING, Batches, crop_and_flip
+from lth.training.batches import PADDING, Batches, crop_and_flip, random_parts, resized_crop
 
 
 def test_every_batch_is_full_and_every_epoch_is_a_permutation():
@@ -85,3 +85,43 @@ def test_moves_are_distributed_as_torchvisions(v2):
             seen[centre // 9, centre % 9, int(flip)] += 1
     table = np.stack([counts.ravel(), seen.ravel()])
     assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+# --- a random part, scaled ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(256, 256), (64, 40), (20, 90)])
+def test_parts_are_distributed_as_in_torchvision(size, v2):
+    """Sides, places and flips of RandomResizedCrop and RandomHorizontalFlip, by Kolmogorov and Smirnov's test."""
+    torch.manual_seed(0)  # which torchvision draws from
+    transform, image = v2.RandomResizedCrop(8), torch.zeros(3, *size)
+    told = [transform.make_params([image]) for _ in range(4_000)]
+    names = ("top", "left", "height", "width")
+    theirs = np.array([[one[name] for name in names] for one in told])
+    ours = random_parts(np.random.default_rng(0), 4_000, *size)
+    measures = {name: i for i, name in enumerate(names)}
+    for name, i in measures.items():
+        assert stats.ks_2samp(ours[:, i], theirs[:, i]).pvalue > 1e-3, name
+    for combine in (lambda p: p[:, 2] * p[:, 3], lambda p: p[:, 2] / p[:, 3], lambda p: p[:, 0] + p[:, 2]):
+        assert stats.ks_2samp(combine(ours.astype(int)), combine(theirs)).pvalue > 1e-3
+    assert stats.binomtest(int(ours[:, 4].sum()), 4_000).pvalue > 1e-3
+    assert (ours[:, :2] >= 0).all() and (ours[:, 0] + ours[:, 2] <= size[0]).all()
+    assert (ours[:, 1] + ours[:, 3] <= size[1]).all()
+
+
+@pytest.mark.parametrize("size", [(20, 20), (30, 17)])
+def test_a_part_is_scaled_as_torchvision_scales_it(size, v2):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, *size), generator=generator, dtype=torch.uint8)
+    parts = torch.from_numpy(random_parts(np.random.default_rng(2), 40, *size))
+    found = resized_crop(images, parts, 12, 14)
+    for image, (*part, flip), mine in zip(images, parts.tolist(), found, strict=True):
+        theirs = v2.functional.resized_crop(image.float(), *part, [12, 14], antialias=True)
+        assert torch.allclose(mine, v2.functional.horizontal_flip(theirs) if flip else theirs, atol=1e-3)
+
+
+def test_a_stream_of_parts_is_each_replicas_own():
+    both = Batches([1, 2], 40, 8, "resized", (9, 9)).between(3, 12)
+    alone = Batches([2], 40, 8, "resized", (9, 9)).between(3, 12)
+    assert torch.equal(both[1][:, [1]], alone[1]) and not torch.equal(both[1][:, 0], both[1][:, 1])
+    assert both[1].shape == (9, 2, 8, 5) and torch.equal(both[0], Batches([1, 2], 40, 8).between(3, 12)[0])

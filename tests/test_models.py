@@ -139,6 +139,18 @@ def test_small_dense_networks(name, widths):
     assert Model(name, widths=widths).build("cpu")(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", *RESNETS])
+def test_widths_scale_all_stages(name):
+    """Half as many channels: a quarter of the weights of every layer between two hidden ones."""
+    whole = usual(name).shapes.params
+    first = next(iter(whole.values()))[0]
+    half = usual(name, widths=(first // 2,)).shapes.params
+    assert usual(name, widths=(first,)).shapes.params == whole and half.keys() == whole.keys()
+    inner = [n for n, shape in whole.items() if len(shape) == 4][1:]
+    assert all(4 * half[n].numel() == whole[n].numel() for n in inner)
+    assert usual(name, widths=(3,)).build("cpu").eval()(torch.zeros(1, 3, 32, 32)).shape[0] == 1
+
+
 # --- functions ----------------------------------------------------------------------------------------------
 
 
@@ -473,7 +485,8 @@ def test_unknown_names_and_small_images_are_refused():
         *[(name, {"skips": "conv"}, "skips none, not conv") for name in ARCHITECTURES if name not in RESNETS],
         *[(name, {"skips": "all"}, "skips none or plain or conv, not all") for name in RESNETS],
         *[(name, {"affine": False}, "affine True, not False") for name in ARCHITECTURES if name not in NORMALISED],
-        *[(name, {"widths": (8, 8)}, "no choice of hidden widths") for name in ARCHITECTURES if name not in LENETS],
+        *[(name, {"widths": (8, 8)}, "no choice of hidden widths") for name in ("conv4", "mobilenet")],
+        *[(name, {"widths": (8, 8)}, "1 hidden width of at least 1") for name in ("vgg16", "vgg16_bn", *RESNETS)],
         ("lenet5", {"widths": (8, 8)}, "4 hidden widths of at least 1"),
         ("lenet_300_100", {"widths": (8, 0)}, "2 hidden widths of at least 1"),
     ],

@@ -7,7 +7,7 @@ import graphlib
 import grimp
 import pytest
 
-TOOLS = ("errors", "files", "seeds", "parallel", "checked", "memory", "precision")
+TOOLS = ("errors", "files", "seeds", "parallel", "distributed", "checked", "memory", "precision")
 ROOMS = (
     "lth.book",
     "lth.cluster",

@@ -327,10 +327,10 @@ def _check(population: Population, split: Split) -> int:
     """The least number of active parameters; UsageError where these have no Hessian."""
     if not len(split):
         raise UsageError("the split has no images: a Hessian is a mean over at least one")
-    if population.model.shape != (shape := tuple(split.images.shape[1:])):
+    if population.model.shape != (shape := split.shape):
         raise UsageError(f"{population.model.name} was made for {population.model.shape} images, the split has {shape}")
-    if population.device != split.images.device:
-        raise UsageError(f"the population is on {population.device}, the split on {split.images.device}")
+    if population.device != split.device:
+        raise UsageError(f"the population is on {population.device}, the split on {split.device}")
     if not population.sound().any():
         raise UsageError("no replica has numbers for parameters: all of them failed in training")
     return int(population.theta_mask().sum(1).min())

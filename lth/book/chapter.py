@@ -21,11 +21,13 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from lth import data as datasets
+from lth import distributed
 from lth.analysis.learning import learns
 from lth.book import CHAPTERS, claims, control, figures
 from lth.book.came_out import told_of_figure
 from lth.book.presets import parameters
-from lth.book.settings import CHAPTER_PARAMETERS, Facts, Settings
+from lth.book.settings import CHAPTER_PARAMETERS, IMAGES, Facts, ImageNet, Settings
+from lth.data import Data
 from lth.errors import LthError, UsageError
 from lth.files import ROOT, absolute, data_set, default_root, settle_environment, shown, write_text
 from lth.population import Population
@@ -39,6 +41,8 @@ def choose_device(wish: str) -> torch.device:
     """`auto`: the GPU where there is one. UsageError where `cuda` is asked for and missing."""
     if wish == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device here: run with --device cpu (or auto), or on a machine with a GPU")
+    if wish != "cpu" and torch.cuda.is_available() and distributed.size() > 1:
+        distributed.own_gpu()
     return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -46,9 +50,9 @@ class Chapter:
     """One execution of a chapter.
 
     The runner says through the environment where results go (LTH_OUT), where the data set lies of which the
-    notebook knows the name (LTH_DATASET), which preset (LTH_PRESET) and device (LTH_DEVICE) are in force, and on which
-    cluster (LTH_ON) what is missing is trained and measured; by hand results go to build/by_hand, with the parameters
-    of the notebook.
+    notebook knows the name (LTH_DATASET, LTH_IMAGENET), which preset (LTH_PRESET) and device (LTH_DEVICE) are in
+    force, and on which cluster (LTH_ON) what is missing is trained and measured; by hand results go to build/by_hand,
+    with the parameters of the notebook.
     """
 
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
@@ -66,18 +70,23 @@ class Chapter:
         self.on = _cluster(address, wish) if address else None
         self.device = choose_device("auto" if self.on and wish == "cuda" else wish)
         chosen = {field: values[field] for field in CHAPTER_PARAMETERS[name].model_fields}
-        chosen["dataset"] = data_set(os.environ.get("LTH_DATASET") or chosen["dataset"])
+        for field in IMAGES & chosen.keys():
+            chosen[field] = data_set(os.environ.get(f"LTH_{field.upper()}") or chosen[field])
         self.parameters: Settings = parameters(name, "paper", chosen)
         self.data = datasets.load(self.parameters.dataset, self.device)
         self.parameters.check(Facts.of(self.data))
+        self.imagenet: Data | None = None  # where the section on large networks is not left out
+        if isinstance(self.parameters, ImageNet) and self.parameters.imagenet:
+            self.imagenet = datasets.load(self.parameters.imagenet, self.device)
+            self.parameters.check_imagenet(Facts.of(self.imagenet))
         self.store = Store(default_root(), on=self.on)
         self.measure = Measures(self.store.root, on=self.on)  # keeps what was measured, network by network
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
         self.looked_at: dict[str, set[int]] = {}  # and the kept steps of it that were asked for
         self.learned = False  # whether any network did more than guess
 
-    def train(self, population: Population, recipe: Recipe, **kind: Any) -> Run:
-        """`lth.training.train.train` on the chapter's data; replicas that the store holds are read from it.
+    def train(self, population: Population, recipe: Recipe, data: Data | None = None, **kind: Any) -> Run:
+        """`lth.training.train.train` on the chapter's data, or others; replicas that the store holds are read from it.
 
         Those that failed are told on the page and nan ever after (`Run.without_failed`), so that means and tests leave
         them out. Raises LthError where none is left.
@@ -91,15 +100,16 @@ class Chapter:
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
-            run = self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind)
-        known = self.store.meta(population, self.data, recipe, **kind)
+            data = data or self.data
+            run = self.store.train(population, data, recipe, watch=control.Reporter(), **kind)
+        known = self.store.meta(population, data, recipe, **kind)
         self.runs |= known
         self.note_networks()
         if told := failures(population, run):
             print(told)
         run = run.without_failed()
         ends = run.history[~run.history.duplicated([*run.final.frame], keep="last")]
-        self.learned |= bool(learns(100 * ends["accuracy"], self.data.classes).any())
+        self.learned |= bool(learns(100 * ends["accuracy"], data.classes).any())
         if not run.final.sound().any():
             raise LthError(
                 f"all {len(population)} networks failed: their loss is no number from step "
@@ -197,7 +207,7 @@ class Chapter:
             **({"networks failed": failed} if failed else {}),
             "training time": _minutes(trained["seconds"].sum()),
             "time of this execution": _minutes(time.time() - self.started),
-            "parameters": self.parameters.model_dump() | {"dataset": shown(self.parameters.dataset)},
+            "parameters": {n: shown(v) if n in IMAGES else v for n, v in self.parameters.model_dump().items()},
         }
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / "provenance.json", json.dumps(stamp, indent=1))

@@ -106,7 +106,7 @@ def run(
     chapters: Annotated[
         list[str] | None, typer.Argument(help="Names or numbers; all of them if none is given.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, night, gpu or paper; see `lth list`.")] = "quick",
+    preset: Annotated[str, typer.Option(help="smoke, quick, night, gpu, paper or imagenet; see `lth list`.")] = "quick",
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--parameter", help="name=value, over the preset's. May be repeated."),
@@ -144,6 +144,7 @@ def run(
     With changed parameters the results have a folder of their own: what is in build/edition stays.
     Example: `lth run lt_basin -p sparsity=0.9 -p seeds=3`, then `lth show` with the folder that it tells.
     """
+    from lth import distributed
     from lth.book import runner
     from lth.book.along import Along
     from lth.book.beside import told
@@ -155,7 +156,10 @@ def run(
     if train_only and site:
         raise UsageError("--train-only makes no pages: leave out --site")
     changed = _pairs(parameter or [])
-    out = default_root() / "trained" if train_only else out or absolute(runner.usual_out(preset, changed))
+    if helps := distributed.rank() > 0:  # in a training that process 0 shows, and keeps
+        train_only, site, out = True, None, default_root() / "helpers" / str(distributed.rank())
+    else:
+        out = default_root() / "trained" if train_only else out or absolute(runner.usual_out(preset, changed))
     plan = runner.prepare(chapters or list(CHAPTERS), preset, changed, device, out, on)
     with Along(out, site) if site else nullcontext() as along:
         if along:
@@ -164,7 +168,7 @@ def run(
             if along and number:
                 along.again()
             started = time.monotonic()
-            with Bar() as bar:
+            with nullcontext(lambda *told: None) if helps else Bar() as bar:
                 folder = runner.execute(
                     chapter,
                     values,
@@ -176,6 +180,8 @@ def run(
                     training=train_only,
                     on=on,
                 )
+            if helps:
+                continue
             took = f"{time.monotonic() - started:.0f} s"
             if train_only:
                 print(f"{chapter}: trained in {took}: all networks are in {default_root()}")
@@ -219,13 +225,29 @@ def book(
 
 @cli.command()
 def data(
-    name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, cifar10, cifar100 or a path.")],
+    name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, cifar10, cifar100, a name or a path.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", parser=absolute, metavar="FOLDER", help="Decode this image folder to one file, NAME."),
+    ] = None,
+    side: Annotated[int, typer.Option(help="With --from: the side of all images in pixels.")] = 256,
 ) -> None:
-    """Fetch a data set, check it, and say what it is. It is kept under LTH_DATA."""
-    from lth.data import available, load
+    """Fetch a data set, check it, and say what it is. It is kept under LTH_DATA.
 
+    Images that fit no memory are decoded to a file first, from which networks are trained: `lth data imagenet --from
+    /data/ILSVRC --side 256`. Stopped, the same command goes on.
+    """
+    from lth.data import available, load, mapped
+    from lth.data.sources import KNOWN, find
+
+    if source is not None:
+        if name in KNOWN or Path(name).name != name:
+            raise UsageError(f"{name}: what is decoded needs a name of its own, without folders")
+        mapped.decode(name, source, side, lambda told: print(told, flush=True))
     available(name)  # which tells what is noteworthy, each time
     found = load(name)
+    if found.train.on_disk and source is None:
+        mapped.verify(find(name))
     print(
         f"{found.name}: {len(found.train)} training and {len(found.test)} test images, {found.shape}, "
         f"{found.classes} classes, fingerprint {found.fingerprint[:16]}\nclasses: {', '.join(found.names)}"
@@ -382,8 +404,10 @@ def _pairs(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word:
             raise UsageError(f"-p {word}: write name=value, for example -p seeds=3")
+    from lth.book.settings import IMAGES
+
     pairs = dict(word.split("=", 1) for word in words)
-    return {name: data_set(value) if name == "dataset" else value for name, value in pairs.items()}
+    return {name: data_set(value) if name in IMAGES else value for name, value in pairs.items()}
 
 
 

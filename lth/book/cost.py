@@ -35,7 +35,20 @@ def _gradient_flow(s: GradientFlow, _: int) -> Counter[str]:
     # sparsity a pruned one and two rules from three starts. Of the MLP three; then rules and tickets in two settings
     lenet5, mlp = 3 + 9 + 1 + 3 + 7, 3 + 2 * 10
     each = s.steps * s.batch_size
-    return Counter(lenet5=s.seeds * lenet5 * each, lenet_300_100=s.mlp_seeds * mlp * each)
+    found = Counter(lenet5=s.seeds * lenet5 * each, lenet_300_100=s.mlp_seeds * mlp * each)
+    return found + (large_networks(s) if s.imagenet else Counter())
+
+
+def large_networks(s: GradientFlow) -> Counter[str]:
+    """Chapter 1's section on ImageNet, whether it is left out or not."""
+    from lth.book import large
+
+    # a dense network, a pruned one, a ticket from its step K, a small one; three rules from three starts
+    found: Counter[str] = Counter()
+    for column in large.columns(s).values():
+        trained = 3 + 9 + 1 - column.rewind / column.steps
+        found[column.model] += round(s.imagenet_seeds * trained * column.steps * column.batch)
+    return found
 
 
 def _dst_updates(s: DSTUpdates, _: int) -> Counter[str]:
@@ -76,7 +89,15 @@ def _rti_repulsion(s: RTIRepulsion, examples: int) -> Counter[str]:
     decays = len({0.0, s.decay_tested} - {s.weight_decay})
     shared = optimisers + 5  # first rounds that are those of another ladder, too
     trained = ladders * s.rounds - shared + arms + decays * (s.rounds + 1) + arms * (1 + copied) + 3
-    return Counter({s.model: s.seeds * trained * s.epochs * int(s.subset * examples)})
+    found = Counter({s.model: s.seeds * trained * s.epochs * int(s.subset * examples)})
+    return found + (one_shot(s) if s.imagenet else Counter())
+
+
+def one_shot(s: RTIRepulsion) -> Counter[str]:
+    """Chapter 5's section on ImageNet: a dense network and a ticket at two learning rates."""
+    from lth.book import large
+
+    return Counter({s.imagenet_model: round(s.imagenet_seeds * 4 * large.ONE_SHOT * s.imagenet_length)})
 
 
 def _lcs_geometry(s: LCSGeometry, _: int) -> Counter[str]:

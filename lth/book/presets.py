@@ -1,8 +1,8 @@
-"""Five sets of values for the parameters of every chapter.
+"""Six sets of values for the parameters of every chapter.
 
 smoke: seconds, for tests. quick: two CPU cores, two minutes, data that need no download. night: two CPU cores, one
 night for all chapters together, real images. gpu: one data-centre GPU. paper: the papers' own tables, which are the
-defaults of `lth.book.settings`.
+defaults of `lth.book.settings`. imagenet: the same, and the sections on networks for ImageNet; several GPUs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from lth.book.settings import CHAPTER_PARAMETERS, DIGITS, Facts, Settings
+from lth.book.settings import CHAPTER_PARAMETERS, DIGITS, Facts, ImageNet, Settings
 from lth.errors import UsageError
 
-PRESETS = ("smoke", "quick", "night", "gpu", "paper")
+PRESETS = ("smoke", "quick", "night", "gpu", "paper", "imagenet")
+
+# of the sections on ImageNet, for images of any kind
+_IMAGENET: dict[str, dict[str, Any]] = {
+    "smoke": {"imagenet_seeds": 2, "imagenet_precision": "fp32"},
+    "imagenet": {"imagenet": "imagenet"},
+}
 
 # what chapters 1 and 2 share, so that they train the same networks
 _SPARSE_TRAINING: dict[str, dict[str, Any]] = {
@@ -52,7 +58,11 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "mlp_seeds": 3,
             "draws": 300,
             "inputs": 20,
-        },
+            "imagenet_models": ["resnet8", "resnet8"],
+            "imagenet_batches": [8, 8],
+            "imagenet_length": 1e-4,
+        }
+        | _IMAGENET["smoke"],
         "quick": _SPARSE_TRAINING["quick"]
         | {
             "high_sparsity": 0.95,
@@ -64,6 +74,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "night": {},
         "gpu": {"precision": "tf32"},
         "paper": {},
+        "imagenet": _IMAGENET["imagenet"],
     },
     "dst_updates": {
         "smoke": _SPARSE_TRAINING["smoke"]
@@ -212,7 +223,11 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 1,
             "arms": ["adam:0.05:50", "adam:0.005:50", "sgd:0.1:50"],
             "points": 3,
-        },
+            "imagenet_model": "resnet8",
+            "imagenet_batches": [8],
+            "imagenet_length": 0.03,
+        }
+        | _IMAGENET["smoke"],
         "quick": {
             "dataset": "digits",
             "rounds": 7,
@@ -237,6 +252,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "augment": True,
         },
         "paper": {},
+        "imagenet": _IMAGENET["imagenet"],
     },
     "lcs_geometry": {
         "smoke": {
@@ -356,7 +372,7 @@ def parameters(chapter: str, preset: str, overrides: Mapping[str, Any] | None = 
                     f"{chapter} has no parameter {name}, only {', '.join(others)}: name the chapter to run"
                 )
             raise UsageError(f"{unknown('parameter', name, kind.model_fields)} (`lth list` explains them)")
-    return kind(**{**_VALUES[chapter][preset], **(overrides or {})})
+    return kind(**{**_VALUES[chapter].get(preset, {}), **(overrides or {})})
 
 
 def check_data(chapter: str, values: Mapping[str, Any]) -> None:
@@ -370,6 +386,10 @@ def check_data(chapter: str, values: Mapping[str, Any]) -> None:
 
         facts = Facts.of(data.load(settings.dataset))
     settings.check(facts)
+    if isinstance(settings, ImageNet) and settings.imagenet:
+        from lth import data
+
+        settings.check_imagenet(Facts.of(data.load(settings.imagenet)))
 
 
 def unknown(kind: str, name: str, known: Any) -> str:

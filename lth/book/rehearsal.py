@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lth.book.chapter import Chapter, Watched
 from lth.book.training import CHAPTER, training_cells
-from lth.data import Split
+from lth.data import Data, Split
 from lth.errors import LthError
 from lth.methods import prune
 from lth.population import Population, concat
@@ -92,8 +92,8 @@ def rehearse(chapter: str, values: Mapping[str, Any]) -> Rehearsal:
 def _pretends(chapter: Chapter, told: Rehearsal) -> Callable[..., Run]:
     """Takes the place of `Chapter.train`."""
 
-    def train(population: Population, recipe: Recipe, **how: Any) -> Run:
-        store, plan = chapter.store, Plan(chapter.data, recipe, **how)
+    def train(population: Population, recipe: Recipe, data: Data | None = None, **how: Any) -> Run:
+        store, plan = chapter.store, Plan(data or chapter.data, recipe, **how)
         keys, model = run_keys(population, plan), population.model
         kind = f"{model.name} {'x'.join(map(str, model.shape))} {recipe.batch_size}"
         probed = {name for probe in plan.probes for name in probe.measure(population[[0]], plan.data)}

@@ -20,8 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lth import distributed
 from lth.book import CHAPTERS
 from lth.book.presets import PRESETS, check_data, parameters, unknown
+from lth.book.settings import IMAGES
 from lth.book.training import training_cells
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ABANDONED, ROOT, default_root, shown, write_text
@@ -83,6 +85,11 @@ def prepare(
         from lth.book.chapter import choose_device
 
         choose_device(device)
+    elif preset == "imagenet":
+        from lth.book.chapter import choose_device
+
+        if device == "cpu" or choose_device(device).type == "cpu":
+            raise UsageError("preset imagenet needs a GPU, better eight: what takes days on one takes years here")
     for chapter, values in plan.items():
         check_data(chapter, values)
     return plan
@@ -123,7 +130,7 @@ def execute(
             "JUPYTER_PATH": Path(folder) / "jupyter",
             "LTH_OUT": out / chapter if training else partial,
             "LTH_CONTROL": channel,
-            "LTH_DATASET": values.get("dataset", ""),
+            **{f"LTH_{name.upper()}": values.get(name, "") for name in IMAGES},
             "LTH_PRESET": preset,
             "LTH_DEVICE": device,
             "LTH_NICE": nice or "",
@@ -133,7 +140,7 @@ def execute(
             write_text(Path(folder) / source.name, json.dumps(_only_training(chapter)))
             source = Path(folder) / source.name
         failure: list[BaseException] = []
-        told = {name: shown(value) if name == "dataset" else value for name, value in values.items()}
+        told = {name: shown(value) if name in IMAGES else value for name, value in values.items()}
         arguments = (source, partial / source.name, told, failure)
         thread = threading.Thread(target=_papermill, args=arguments, daemon=True)
         with _environment(settings), _signals(channel / "stop"):
@@ -232,7 +239,7 @@ def _signals(stop: Path) -> Iterator[None]:
     """Ctrl-C and SIGTERM ask the notebook to stop; a second one ends this process at once."""
 
     def ask(number: int, frame: object) -> None:
-        if stop.exists():
+        if stop.exists() and distributed.size() == 1:  # torchrun sends each of its processes a second one
             os._exit(128 + number)  # the kernel follows: it watches for its parent
         stop.touch()
 

@@ -120,7 +120,7 @@ def _test(claim: Claim) -> str:
 
 
 def _verdict(claim: Claim, finding: Finding | None) -> str:
-    if claim.needs:
+    if claim.needs and not (finding and finding.n):
         return f"{verdict_mark('not run')}: {claim.needs}"
     verdict = verdict_mark(verdict_words(finding))
     if finding and finding.n and (finding.setting == "below" or finding.explored):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SMALLEST_LAYER = 150  # weights of LeNet5's first layer on images of one channel
 FEWEST = 20  # images, for training and for the test: an error is a share of them
+IMAGES = {"dataset", "imagenet"}  # parameters that are names of images, or where they lie
 EXACT = 5_000  # active parameters of an exact Hessian, at most (`lth.analysis.hessian`)
 
 
@@ -93,6 +94,39 @@ def _whole(text: Any) -> Any:
         return text
 
 
+class ImageNet(Settings):
+    """What chapters 1 and 5 have in common: a section on networks for ImageNet, which is left out without images."""
+
+    imagenet: str = Field(
+        "", description="images for the section on large networks: what `lth data imagenet --from FOLDER` made, or an "
+        "image folder; empty: the section is left out"
+    )
+    imagenet_seeds: int = Field(3, ge=2, le=100, description="networks per method in that section")
+    imagenet_length: float = Field(1, ge=1e-4, le=1, description="share of the papers' steps that they are trained for")
+    imagenet_precision: Literal["fp32", "tf32", "bf16"] = Field("bf16", description="of the products in their training")
+
+    @property
+    def large(self) -> dict[str, int]:
+        """Architecture → batch size of the networks of that section."""
+        return {}
+
+    def check_imagenet(self, facts: Facts) -> None:
+        """Raises UsageError, in one line, where the images do not fit the section."""
+        from lth.models import Model
+
+        for model, batch in self.large.items():
+            if batch > facts.train:
+                raise UsageError(
+                    f"imagenet={self.imagenet}: a batch of {batch} for {model} is more than its {facts.train} training "
+                    "images: change `imagenet_batches`"
+                )
+            try:
+                assert Model(model, facts.shape, facts.classes).shapes
+            except UsageError as error:
+                raise UsageError(f"imagenet={self.imagenet} does not fit the model {model}: {error}") from error
+
+
+Large = Literal["vgg16", "resnet50_imagenet", "resnet8"]
 LENET5_BIASES = 6 + 16 + 120 + 84  # and one for each class
 
 
@@ -146,7 +180,7 @@ class SparseTraining(Settings):
         return super().limits(facts) | {"block": (self.block, facts.train)}
 
 
-class GradientFlow(SparseTraining):
+class GradientFlow(SparseTraining, ImageNet):
     """Chapter 1: initial weights of sparse networks, and the gradient flow in training."""
 
     high_sparsity: float = Field(0.98, gt=0, lt=1, description="sparsity of the second table, and of the MLP 300-100")
@@ -155,6 +189,16 @@ class GradientFlow(SparseTraining):
     mlp_weight_decay: float = Field(1e-4, ge=0, description="and its weight decay; `lr` and `weight_decay` beside them")
     draws: int = Field(10_000, ge=100, description="random draws in the checks of the derivation")
     inputs: int = Field(200, ge=10, description="random images for the signal propagation")
+    imagenet_models: Annotated[list[Large], BeforeValidator(_numbers)] = Field(
+        ["vgg16", "resnet50_imagenet"], min_length=2, max_length=2, description="networks of the section on ImageNet"
+    )
+    imagenet_batches: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [1024, 4096], min_length=2, max_length=2, description="and their batch sizes"
+    )
+
+    @property
+    def large(self) -> dict[str, int]:
+        return dict(zip(self.imagenet_models, self.imagenet_batches, strict=True))
 
 
 class DSTUpdates(SparseTraining):
@@ -359,7 +403,7 @@ class Tweaks(Settings):
 ARM = r"^(sgd|adam):\d*\.?\d+(e-?\d+)?:[1-9]\d*$"
 
 
-class RTIRepulsion(Settings):
+class RTIRepulsion(ImageNet):
     """Chapter 5: do tickets find an old solution again, and what if that is forbidden?
 
     The defaults are LeNet 300-100 on MNIST [M, Table 1], which trains with Adam; the arms with SGD, the optimiser of
@@ -392,6 +436,14 @@ class RTIRepulsion(Settings):
     repel: float = Field(2.0, gt=0, description="λ_r of repulsion")
     attract: float = Field(-1.0, lt=0, description="λ_r of attraction")
     points: int = Field(20, ge=3, description="points on a line between two networks")
+    imagenet_model: Large = Field("resnet50_imagenet", description="network of the section on ImageNet")
+    imagenet_batches: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [1024], min_length=1, max_length=1, description="and its batch size"
+    )
+
+    @property
+    def large(self) -> dict[str, int]:
+        return {self.imagenet_model: self.imagenet_batches[0]}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

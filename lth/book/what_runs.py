@@ -13,8 +13,8 @@ MARK = "<!-- what each preset runs -->"  # on the page "How to run it again"
 
 
 def table() -> str:
-    """Markdown: a row per chapter, a column per preset but the tests'."""
-    shown = [preset for preset in PRESETS if preset != "smoke"]
+    """Markdown: a row per chapter, a column per preset but the tests' and `imagenet`, which is `paper` and more."""
+    shown = [preset for preset in PRESETS if preset not in ("smoke", "imagenet")]
     lines = ["| Chapter | " + " | ".join(f"`{preset}`" for preset in shown) + " |", "|---" * (len(shown) + 1) + "|"]
     for chapter in CHAPTERS:
         cells = [in_words(parameters(chapter, preset)) for preset in shown]

@@ -1,8 +1,9 @@
-"""Data sets: uint8 images and labels as two tensors each, in the memory of one device.
+"""Data sets: uint8 images and labels as two tensors each, in the memory of one device or in a file.
 
 `digits` comes with scikit-learn; `mnist`, `fashion_mnist`, `cifar10` and `cifar100` come through torchvision
-(`lth.data.official`); any other name is an image folder or archive (`lth.data.image_folder`). What was decoded once is
-kept as one safetensors file and read from there ever after; `lth.data.sources` says where.
+(`lth.data.official`); any other name is an image folder or archive (`lth.data.image_folder`), or the file made of a
+folder that is too large for memory (`lth.data.mapped`). What was decoded once is kept as one safetensors file and read
+from there ever after; `lth.data.sources` says where.
 """
 
 from __future__ import annotations
@@ -21,77 +22,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
 
-from lth.data import image_folder, official
-from lth.data.sources import cache, find, home, stem, writable
+from lth.data import image_folder, mapped, official
+from lth.data.sources import MAPPED, cache, find, home, stem, writable
+from lth.data.split import Split, fingerprint
 from lth.errors import LthError, UsageError
 
 FORMAT = "2"  # of the kept files; a file of another one is written anew. Raise it when decoding changes
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """N images with their labels: `images` uint8 (N, C, H, W), `labels` int64 (N,).
-
-    mean, std: of the brightness of each channel, (C,), by which networks see the images standardised; None: as it is.
-    """
-
-    images: Tensor
-    labels: Tensor
-    mean: Tensor | None = None
-    std: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def pixels(self, index: Tensor) -> Tensor:
-        """Images `index` (int64, any shape) as a network sees them: float32, index.shape + (C, H, W)."""
-        rows = self.images.index_select(0, index.reshape(-1))  # gathered as bytes: a quarter of the traffic
-        return self.scaled(rows).view(*index.shape, *self.images.shape[1:])
-
-    def scaled(self, images: Tensor) -> Tensor:
-        """Bytes of images as a network sees them: float32, brightness in [0, 1], standardised where that is asked."""
-        seen = images.float().div_(255)
-        if self.mean is None:
-            return seen
-        return seen.sub_(self.mean.view(-1, 1, 1)).div_(self.std.view(-1, 1, 1))
-
-    def take(self, rows: Tensor | Sequence[int]) -> Split:
-        """Some of the images."""
-        rows = torch.as_tensor(rows, device=self.labels.device)
-        return replace(self, images=self.images[rows], labels=self.labels[rows])
-
-    def at_random(self, count: int, seed: int) -> Split:
-        """`count` of the images, at most all."""
-        return self.take(np.random.default_rng(seed).permutation(len(self))[:count])
-
-    def of_each_class(self, count: int) -> Split:
-        """The first `count` images of each class, or as many as it has, class by class."""
-        labels = self.labels.cpu().numpy()
-        return self.take(np.concatenate([np.flatnonzero(labels == c)[:count] for c in np.unique(labels)]))
-
-    def evenly(self, count: int, first: bool = False) -> Split:
-        """`count` of the images, at most all, spread evenly: of data sorted by class they show each class.
-
-        They begin half a step behind the first image, or with it. So there are two such blocks that have no image in
-        common, where half of the images are enough for both.
-        """
-        count = min(count, len(self))
-        places = 2 * torch.arange(count, device=self.labels.device) + (not first)
-        rows = places * len(self) // (2 * count)
-        return self.take(rows)
-
-    def pieces(self, most: int) -> tuple[Tensor, ...]:
-        """Places 0 … N−1, cut into the fewest pieces of at most `most`, of the same size give or take one.
-
-        No piece is a leftover of one image, for which batch norm has no variance.
-        """
-        return torch.arange(len(self), device=self.labels.device).tensor_split(-(-len(self) // most))
-
-    def to(self, device: str | torch.device) -> Split:
-        move = lambda tensor: None if tensor is None else tensor.to(device)  # noqa: E731
-        return Split(*map(move, (self.images, self.labels, self.mean, self.std)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +46,7 @@ class Data:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
-        return tuple(self.train.images.shape[1:])
+        return self.train.shape
 
     def to(self, device: str | torch.device) -> Data:
         aside = self.validation and self.validation.to(device)
@@ -121,6 +58,8 @@ class Data:
         The share is taken of each class, as far as whole images allow; every class stays in both parts.
         Raises UsageError where that cannot be.
         """
+        if self.train.on_disk:
+            raise UsageError(f"{self.name} lies in a file: nothing of it can be put aside in memory")
         labels = self.train.labels.cpu().numpy()
         count, sizes = round(share * len(labels)), np.bincount(labels, minlength=self.classes)
         present = np.flatnonzero(sizes)
@@ -145,12 +84,10 @@ class Data:
 
     def standardised(self) -> Data:
         """The same images, seen with mean 0 and variance 1 in each channel of the training images."""
-        values = torch.arange(256, dtype=torch.float64) / 255
-        channels = self.train.images.transpose(0, 1).flatten(1).cpu()
-        shares = torch.stack([torch.bincount(c, minlength=256).double() / c.numel() for c in channels])
-        mean = shares @ values
-        std = (shares @ values.square() - mean.square()).clamp_min(1e-12).sqrt()
-        own = {"mean": mean.float().to(self.train.images.device), "std": std.float().to(self.train.images.device)}
+        if self.train.on_disk:  # it has been made so
+            return self
+        mean, std = self.train.moments()
+        own = {"mean": mean, "std": std}
         splits = {name: replace(getattr(self, name), **own) for name in ("train", "test")}
         aside = self.validation and replace(self.validation, **own)
         return replace(self, **splits, validation=aside, fingerprint=fingerprint(*splits.values()))
@@ -168,6 +105,9 @@ def load(name: str, device: str | torch.device = "cpu") -> Data:
         names = tuple(map(str, range(10)))
         return Data(name, train, test, 10, fingerprint(train, test), names).to(device)
     path = _decoded(name)
+    if path.name.endswith(MAPPED):
+        train, test, names, known = mapped.read(path)
+        return Data(stem(name), train, test, len(names), known, names).to(device)
     with _opened(path) as file:
         meta = file.metadata()
         train, test = (
@@ -188,7 +128,11 @@ def available(name: str) -> None:
     if name == "digits":
         find(name)
         return
-    with _opened(_decoded(name)) as file:
+    path = _decoded(name)
+    if path.name.endswith(MAPPED):
+        _tell(name, mapped.remarks(path))
+        return
+    with _opened(path) as file:
         remarks = json.loads(file.metadata()["remarks"])
     _tell(name, remarks)
 
@@ -209,7 +153,10 @@ def _opened(path: Path) -> Iterator[safe_open]:
 
 
 def _decoded(name: str) -> Path:
-    """The safetensors file that holds data set `name`; made where there is none yet, or one of another format."""
+    """The safetensors file that holds data set `name`; made where there is none yet, or one of another format.
+
+    A mapped file is one already.
+    """
     source = find(name)
     if source is None:
         for folder in (home(), cache()):
@@ -219,6 +166,8 @@ def _decoded(name: str) -> Path:
         train, test, names = official.read(name, home(), scratch=path.parent)
         _save(path, Split(*train), Split(*test), names, [])
         return path
+    if source.name.endswith(MAPPED):
+        return source
     found = image_folder.listing(source) if source.is_dir() else [("", source.stat())]
     # a folder is there or not: its own time changes with every hidden file
     files = [(path, *(() if path.endswith("/") else (at.st_size, at.st_mtime_ns))) for path, at in found]
@@ -244,26 +193,15 @@ def _kept(path: Path) -> bool:
 def verify(data: Data) -> None:
     """UsageError where images were exchanged (`dataclasses.replace`) under a fingerprint that is that of others.
 
-    A fingerprint that is no sha256, as a test's, is taken as it is.
+    A fingerprint that is no sha256, as a test's, is taken as it is, and so is that of a file, which `lth data` checks.
     """
+    if data.train.on_disk:
+        return
     if len(data.fingerprint) == 64 and fingerprint(data.train, data.test) != data.fingerprint:
         raise UsageError(
             f"the images of {data.name} are not those of its fingerprint, by which runs are named: give the changed "
             "data theirs, replace(data, fingerprint=lth.data.fingerprint(data.train, data.test))"
         )
-
-
-def fingerprint(train: Split, test: Split) -> str:
-    """sha256 (hex) of the bytes and shapes of all images and labels, and of how they are standardised."""
-    train, test = train.to("cpu"), test.to("cpu")
-    digest = hashlib.sha256()
-    for tensor in (train.images, train.labels, test.images, test.labels):
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy())
-    for tensor in (train.mean, train.std):
-        if tensor is not None:
-            digest.update(tensor.numpy())
-    return digest.hexdigest()
 
 
 def _save(path: Path, train: Split, test: Split, names: Sequence[str], remarks: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ def read(source: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tu
     first, several = None, []
     pictures: list[list[Picture]] = [[], []]
     for part, classes in zip(pictures, (train, test), strict=True):
-        for label, path in [(label, path) for label, name in enumerate(names) for path in classes.get(name, ())]:
+        for label, path in layout.labelled(classes, names):
             data = content(path)
             try:
                 pixels, pages = picture.decode(data)
@@ -46,7 +46,10 @@ def read(source: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tu
             first = first or (path, pixels.shape)
             if pixels.shape[:2] != first[1][:2]:
                 sizes = f"{first[0]} is {_size(first[1])}, {path} is {_size(pixels.shape)}"
-                raise LthError(f"images in {source} differ in size ({sizes}): scale them to one size first")
+                raise LthError(
+                    f"images in {source} differ in size ({sizes}): scale them to one size first, as "
+                    f"`lth data NAME --from {source} --side {min(first[1][:2])}` does"
+                )
             if pages > 1:
                 several.append(path)
             part.append((label, pixels))

@@ -65,6 +65,11 @@ def arrange(paths: Sequence[str], source: object) -> tuple[Classes, Classes, lis
     return train, test, remarks
 
 
+def labelled(classes: Classes, names: Sequence[str]) -> list[tuple[int, str]]:
+    """(label, path) of all images, class by class: a label is the place of its class among `names`."""
+    return [(label, path) for label, name in enumerate(names) for path in classes.get(name, ())]
+
+
 def some(files: Sequence[str]) -> str:
     """«train/cat/1.txt», or, where there are more, «3 files (train/cat/1.txt first)»"""
     return files[0] if len(files) == 1 else f"{len(files)} files ({files[0]} first)"

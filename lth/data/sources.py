@@ -13,12 +13,14 @@ from lth.data.official import SETS
 from lth.errors import LthError, UsageError
 
 KNOWN = ("digits", *SETS)
+MAPPED = ".map.safetensors"  # how files end that are made by `lth.data.mapped`
 
 
 def find(name: str) -> Path | None:
-    """The user's directory or archive that `name` means; None for a data set that lth knows, one of `KNOWN`.
+    """The user's directory, archive or mapped file that `name` means; None for a data set that lth knows, `KNOWN`.
 
-    `name` is a path, or something in `home()`, with or without the ending of an archive.
+    `name` is a path, or something in `home()`, with or without its ending; a mapped file comes before the folder that
+    it was made of.
     Raises UsageError where there is nothing by that name, and for images of the user's own, by path or in
     `home()`, that have the name of a known data set.
     """
@@ -46,9 +48,9 @@ def find(name: str) -> Path | None:
 
 
 def stem(name: str) -> str:
-    """The name without the folders before it and the ending of an archive behind it."""
+    """The name without the folders before it and the ending of an archive or mapped file behind it."""
     name = Path(os.path.abspath(Path(name).expanduser()) if os.sep in name else name).name
-    return next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
+    return next((name.removesuffix(end) for end in (MAPPED, *ENDINGS) if name.endswith(end)), name)
 
 
 def home() -> Path:
@@ -72,12 +74,12 @@ def writable(*folders: Path) -> Path:
 
 
 def _source(path: Path) -> Path | None:
-    """The path, if it is a directory or, by its ending, an archive."""
-    return path if path.is_dir() or (path.is_file() and path.name.endswith(ENDINGS)) else None
+    """The path, if it is a directory or, by its ending, an archive or a mapped file."""
+    return path if path.is_dir() or (path.is_file() and path.name.endswith((MAPPED, *ENDINGS))) else None
 
 
 def _at_home(name: str) -> Path | None:
-    return next(filter(None, (_source(home() / (name + ending)) for ending in ("", *ENDINGS))), None)
+    return next(filter(None, (_source(home() / (name + ending)) for ending in (MAPPED, "", *ENDINGS))), None)
 
 
 def _taken(own: Path) -> UsageError:

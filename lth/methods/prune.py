@@ -154,13 +154,15 @@ class Gradual:
     """Gradual magnitude pruning, a mask update for `train` [Zhu and Gupta 2018; E].
 
     Per-layer sparsity after step t of start, start + every, …, end:
-    s_t = s·(1 − (1 − (t − start)/(end − start))³). Masks only shrink.
+    s_t = s·(1 − (1 − (t − start)/(end − start))³). Masks only shrink. The layer named `dense`, if
+    any, keeps all that it has.
     """
 
     sparsity: float
     start: int
     end: int
     every: int
+    dense: str = ""
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
@@ -178,4 +180,5 @@ class Gradual:
 
     def masks(self, population: Population, step: int, data: Data) -> Tensors:
         """The masks after `step` steps."""
-        return magnitude_masks_per_layer(population, self.at(step))
+        masks = magnitude_masks_per_layer(population, self.at(step))
+        return {name: population.masks[name] if name == self.dense else mask for name, mask in masks.items()}

@@ -31,20 +31,20 @@ class Architecture(NamedTuple):
     build: Callable[..., nn.Module]
     skips: tuple[str, ...] = ("none",)
     affine: tuple[bool, ...] = (True,)
-    widths: int = 0  # how many hidden widths can be chosen
+    widths: int = 0  # how many numbers of channels and neurons can be chosen
     activations: tuple[str, ...] = tuple(ACTIVATIONS)
 
 
 def _resnet(block: type[nn.Module], *depths: int, **stem: Any) -> Architecture:
-    return Architecture(partial(ResNet, block=block, depths=depths, **stem), SKIPS, (True, False))
+    return Architecture(partial(ResNet, block=block, depths=depths, **stem), SKIPS, (True, False), widths=1)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "lenet5": Architecture(LeNet5, widths=4),
     "lenet_300_100": Architecture(LeNet300100, widths=2),
     "conv4": Architecture(Conv4),
-    "vgg16": Architecture(VGG16),
-    "vgg16_bn": Architecture(partial(VGG16, norm=True), affine=(True, False)),
+    "vgg16": Architecture(VGG16, widths=1),
+    "vgg16_bn": Architecture(partial(VGG16, norm=True), affine=(True, False), widths=1),
     "mobilenet": Architecture(MobileNet, affine=(True, False)),
     "resnet8": _resnet(BasicBlock, 1, 1, 1, maps=16, imagenet=True),
     "resnet14": _resnet(BasicBlock, 2, 2, 2, maps=16, imagenet=True),
@@ -91,7 +91,8 @@ class Model:
     activation:  relu, swish or mish, everywhere in the network.
     skips:       extra skip connections of a ResNet: none, plain or conv (`lth.models.resnet`).
     affine:      whether batch norm has a learned scale and shift.
-    widths:      numbers of channels and neurons of the hidden layers of a LeNet; empty for the usual ones.
+    widths:      numbers of channels and neurons of the hidden layers of a LeNet; the number of channels of the first
+                 stage of a VGG or ResNet, from which the others follow. Empty for the usual ones.
 
     Raises UsageError for what the architecture has no place for.
     """
@@ -116,7 +117,9 @@ class Model:
             if (value := getattr(self, option)) not in known:
                 raise UsageError(f"{self.name} supports {option} {' or '.join(map(str, known))}, not {value}")
         if self.widths and (len(self.widths) != kind.widths or min(self.widths) < 1):
-            number = f"{kind.widths} hidden widths of at least 1" if kind.widths else "no choice of hidden widths"
+            number = "no choice of hidden widths"
+            if kind.widths:
+                number = f"{kind.widths} hidden width{'s' * (kind.widths > 1)} of at least 1"
             raise UsageError(f"{self.name} supports {number}, not {self.widths}")
 
     @property

@@ -43,8 +43,9 @@ class VGG16(nn.Module):
 
     Thirteen 3×3 convolutions in five stages, a 2×2 max-pool after each of the first four, the mean over what
     is left of the image (2×2 of 32×32), and one linear layer. With `norm` (14,728,266 parameters) each
-    convolution is followed by batch norm and keeps its bias. Convolutions are named conv1_1 … conv5_3. Raises
-    UsageError for images smaller than 16×16, of which the pools would leave nothing.
+    convolution is followed by batch norm and keeps its bias. Convolutions are named conv1_1 … conv5_3. `widths` is
+    the number of channels of the first stage; the others have 2, 4, 8 and 8 times as many. Raises UsageError for
+    images smaller than 16×16, of which the pools would leave nothing.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class VGG16(nn.Module):
         activation: str = "relu",
         norm: bool = False,
         affine: bool = True,
+        widths: tuple[int, ...] = (64,),
     ) -> None:
         super().__init__()
         channels, height, width = shape
@@ -61,7 +63,8 @@ class VGG16(nn.Module):
             raise UsageError(f"VGG-16 needs images of at least 16×16 pixels, not {height}×{width}")
         self.activation = ACTIVATIONS[activation]
         self.stages: list[list[str]] = []
-        for stage, (maps, convolutions) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], 1):
+        for stage, (times, convolutions) in enumerate([(1, 2), (2, 2), (4, 3), (8, 3), (8, 3)], 1):
+            maps = times * widths[0]
             self.stages.append([f"{stage}_{i}" for i in range(1, convolutions + 1)])
             for name in self.stages[-1]:
                 self.add_module(f"conv{name}", nn.Conv2d(channels, maps, 3, padding=1))

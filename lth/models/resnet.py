@@ -110,6 +110,7 @@ class ResNet(nn.Module):
     four with bottlenecks), and from the second on each halves the image. The stem for CIFAR is one 3×3
     convolution; for ImageNet a 7×7 one of stride 2 and a 3×3 max-pool of stride 2. Shortcuts between stages
     are 1×1 convolutions, also in ResNet-20 and 32, as in OpenLTH; the original there pads with empty channels.
+    `widths`, where it is given, is another number of `maps`.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class ResNet(nn.Module):
         activation: str = "relu",
         skips: str = "none",
         affine: bool = True,
+        widths: tuple[int, ...] = (),
         *,
         block: type[BasicBlock] | type[Bottleneck],
         depths: Sequence[int],
@@ -126,6 +128,7 @@ class ResNet(nn.Module):
         imagenet: bool = False,
     ) -> None:
         super().__init__()
+        maps = widths[0] if widths else maps
         self.activation = ACTIVATIONS[activation]
         self.imagenet = imagenet
         kernel, stride, padding = (7, 2, 3) if imagenet else (3, 1, 1)

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 import torch
 
+from lth import distributed
 from lth.data import Data, verify
 from lth.errors import LthError
 from lth.files import ABANDONED, write_text
@@ -74,7 +76,7 @@ class Store:
         plan = Plan(data, recipe, **kind)
         check(population, plan)
         keys = run_keys(population, plan)
-        missing = [r for r, key in enumerate(keys) if not self.holds(key)]
+        missing = np.flatnonzero(distributed.flags_of_first([not self.holds(key) for key in keys])).tolist()
         if missing:
             part, wanted = population[missing], [keys[r] for r in missing]
             own = plan.of(missing, part.frame)
@@ -93,6 +95,11 @@ class Store:
                     "under what it was before, and will be trained again. Let it only read, from a frozen dataclass",
                     stacklevel=2,
                 )
+        if lacking := [key for key in keys if distributed.rank() and not self.holds(key)]:
+            raise LthError(
+                f"process {distributed.rank()} does not see run {lacking[0]} of process 0: set LTH_STORE to a folder "
+                "that all machines share"
+            )
         return self.read(keys, population, plan.keep)
 
     def fill(
@@ -101,9 +108,11 @@ class Store:
         """Trains replicas, from their checkpoint on if there is one, and keeps them under these keys."""
         checkpoint = self.root / unfinished(keys)
         run = train(population, **vars(plan), checkpoint=checkpoint, name="-".join(keys), watch=watch)
-        for r, key in enumerate(keys):
-            self._write(key, run, r, population, plan.data, plan.recipe)
-        checkpoint.unlink(missing_ok=True)
+        if distributed.rank() == 0:
+            for r, key in enumerate(keys):
+                self._write(key, run, r, population, plan.data, plan.recipe)
+            checkpoint.unlink(missing_ok=True)
+        distributed.wait()
 
     def holds(self, key: str) -> bool:
         """Whether a run is here, or can be brought."""

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lth import memory
+from lth import distributed, memory
 from lth.errors import LthError
 from lth.population import Population, Tensors
 from lth.training import optim
@@ -25,7 +25,7 @@ from lth.training.step import BLOCK, Step
 
 LOG_EVERY = 100  # steps between two rows of the history
 BELONGS = "belongs"  # in an entry of a group's history: whether it is a row of the replica's own
-STRETCH = 1.0  # seconds a group trains at most before others get their turn
+STRETCH = 1.0  # seconds a group trains at most before others get their turn, unless processes train together
 
 
 @dataclass
@@ -63,7 +63,8 @@ class Group:
         self.population, self.rows, self.plan = population, rows, plan
         self.frame = population.frame.iloc[rows].reset_index(drop=True)
         seeds, examples = [int(seed) for seed in self.frame["seed"]], len(plan.data.train)
-        self.batches = Batches(seeds, examples, plan.recipe.batch_size, plan.recipe.augment)
+        recipe, size = plan.recipe, plan.data.train.images.shape[2:]
+        self.batches = Batches(seeds, examples, recipe.batch_size, recipe.augment, size)
         # steps done, steps at the last row of the history, steps whose examples are in line
         self.step = self.logged = self.loaded = plan.recipe.first_step
         self.history: list[dict[str, Any]] = []
@@ -188,6 +189,7 @@ class Group:
                     "take a smaller batch_size"
                 ) from error
             self.too_big = True
+        self.too_big = distributed.any_of(self.too_big)
 
     def advance(self) -> None:
         """Train until the next event, or for about `STRETCH` seconds."""
@@ -200,11 +202,12 @@ class Group:
         while self.step < self.loaded:
             self.taking.take()
             self.step += 1
-            if time.monotonic() - started > STRETCH:
+            if time.monotonic() - started > STRETCH and distributed.size() == 1:
                 break
         if self.step == stop:
             if stop < self.plan.recipe.steps:  # drawn while a GPU still works on the steps before
                 self.upcoming = stop, self._examples(stop, self._next_event())
+                self.taking.expect(stop, self.upcoming[1][0])
             self._events()
             if stop == self.plan.recipe.steps:
                 self.rest()
@@ -234,6 +237,7 @@ class Group:
     def _events(self) -> None:
         """What happens after `self.step` steps: mask updates, then keeping, then recording."""
         plan, last = self.plan, self.step == self.plan.recipe.steps
+        distributed.as_first_(list(self.work.buffers.values()))
         due = {method: rule for method, rule in plan.updates.items() if rule.due(self.step)}
         due = {method: rule for method, rule in due.items() if (self.work.frame["method"] == method).any()}
         updated = np.isin(self.work.frame["method"], list(due)) if due else np.zeros(len(self.work), bool)
@@ -279,6 +283,7 @@ class Group:
                     f"replicas, expected {(len(rows), *old.shape[1:])}"
                 )
             old[torch.as_tensor(rows, device=old.device)] = mask
+            distributed.as_first_([old])
             optim.erase_(self.work.params[name], old, self.taking.states[name])
         self.taking.note_changes()
 

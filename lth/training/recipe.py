@@ -47,7 +47,11 @@ class Recipe(Checked):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="α: labels are y(1 − α) + α/K, in training only")
     distill: float = Field(0.0, ge=0, le=1, description="κ: the loss is (1 − κ)·cross-entropy + κ·distillation")
     temperature: float = Field(1.0, gt=0, description="τ of the distillation")
-    augment: bool = Field(False, description="crop at random after padding with 4 black pixels, and flip")
+    augment: bool | Literal["resized"] = Field(
+        False,
+        description="true: crop at random after padding with 4 black pixels, and flip. resized: scale a random part to "
+        "the size that networks see, and flip, as is usual on ImageNet",
+    )
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32",
         description="of the products in forward and backward pass; weights and optimiser state are always fp32. "

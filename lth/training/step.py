@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth import memory
+from lth import distributed, memory
 from lth.data import Data
 from lth.models import stacked
 from lth.population import Population, Tensors, classes
 from lth.precision import products
 from lth.training import losses, optim
-from lth.training.batches import crop_and_flip
+from lth.training.batches import MOVES, crop_and_flip, resized_crop
 from lth.training.compiling import compilations, leave_open
+from lth.training.feed import Feed
 from lth.training.layout import likes_channels_last
 from lth.training.losses import Penalty
 from lth.training.recipe import PER_REPLICA, Recipe
@@ -70,15 +71,24 @@ class Step:
             self.teacher = replace(teacher, params=teacher.params | self._rounded(teacher)).network().eval()
             self.taught_by = teacher.model
         self.channels_last = likes_channels_last(work, recipe.precision)
-        self.order = torch.zeros(BLOCK, replicas, recipe.batch_size, dtype=torch.int64, device=device)
-        self.moves = torch.zeros(*self.order.shape, 3, dtype=torch.uint8, device=device) if recipe.augment else None
+        share = recipe.batch_size // distributed.size()  # of every batch, for this process
+        self.share = slice(share * distributed.rank(), share * (distributed.rank() + 1))
+        self.order = torch.zeros(BLOCK, replicas, share, dtype=torch.int64, device=device)
+        numbers, kind = MOVES.get(recipe.augment, (0, torch.uint8))
+        self.moves = torch.zeros(*self.order.shape, numbers, dtype=kind, device=device) if recipe.augment else None
+        self.feed = self.arrived = None  # where the images lie in a file: what gathers them, and those of this step
+        if data.train.on_disk:
+            self.feed = Feed(data.train.images, replicas * share, device)
+            self.arrived = torch.zeros(
+                replicas * share, *data.train.images.shape[1:], dtype=torch.uint8, device=device
+            )
         self.sums = torch.zeros(replicas, 2, dtype=torch.float64, device=device)  # of loss and accuracy
         self.alive = torch.ones(replicas, dtype=torch.bool, device=device)  # whether the loss is a number so far
         self.lasted = torch.full((replicas,), recipe.first_step, dtype=torch.int64, device=device)  # steps until then
         self.ones = torch.ones(replicas, dtype=self.dtype, device=device)
         self.optimised = self._optimised()
         self.compiled = False
-        self.take = self._take
+        self.run = self._take
 
     def _column(self, name: str) -> Tensor:
         """A per-replica field of the recipe, from the frame where it has that column: (r,)."""
@@ -127,9 +137,21 @@ class Step:
         """Puts the examples of the steps from `step` on in line (see `lth.training.batches.Batches.between`)."""
         self.slot.zero_()
         self.factors[: len(order)].copy_(self.table[step : step + len(order)])
-        self.order[: len(order)].copy_(order, non_blocking=True)
+        self.order[: len(order)].copy_(order[:, :, self.share], non_blocking=True)
         if moves is not None:
-            self.moves[: len(moves)].copy_(moves, non_blocking=True)
+            self.moves[: len(moves)].copy_(moves[:, :, self.share], non_blocking=True)
+        self.expect(step, order)
+
+    def expect(self, step: int, order: Tensor) -> None:
+        """Says beforehand which examples the steps from `step` on will see, so that a file is read in time."""
+        if self.feed is not None:
+            self.feed.expect(step, order[:, :, self.share].transpose(1, 2).flatten(1))
+
+    def take(self) -> None:
+        """Takes the next step."""
+        if self.feed is not None:
+            self.feed.next(self.arrived)
+        self.run()
 
     def tensors(self) -> Tensors:
         """All that changes in training, by name, replica first; writing into these tensors restores it."""
@@ -144,16 +166,20 @@ class Step:
         loss, accuracy = self._objective()
         objective = loss if self.penalty is None else loss + self._penalty()
         grads = torch.autograd.grad(objective, self.variables, self.ones)  # a replica's loss knows its own weights
-        self._update(grads, loss.detach(), accuracy)
+        *grads, loss, accuracy = distributed.mean([*grads, loss.detach(), accuracy])
+        self._update(grads, loss, accuracy)
 
     def _objective(self) -> tuple[Tensor, Tensor]:
         """Loss, without the penalty, and accuracy on this step's batch: (r,) each."""
         index = self.order.index_select(0, self.slot)[0].T  # (B, r)
-        images = self.data.train.images.index_select(0, index.reshape(-1))
+        train = self.data.train
+        images = train.rows(index.reshape(-1)) if self.arrived is None else self.arrived
         if self.moves is not None:
-            images = crop_and_flip(images, self.moves.index_select(0, self.slot)[0].transpose(0, 1).flatten(0, 1))
-        labels = self.data.train.labels[index]
-        images = self.data.train.scaled(images).to(self.dtype).view(*index.shape, *images.shape[1:]).flatten(1, 2)
+            moves = self.moves.index_select(0, self.slot)[0].transpose(0, 1).flatten(0, 1)
+            resized = self.recipe.augment == "resized"
+            images = resized_crop(images, moves, *train.shape[1:]) if resized else crop_and_flip(images, moves)
+        labels = train.labels[index]
+        images = train.scaled(images).to(self.dtype).view(*index.shape, *train.shape).flatten(1, 2)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self._halves():
@@ -199,13 +225,13 @@ class Step:
     # --- on a GPU ---------------------------------------------------------------------------------------
 
     def record(self) -> None:
-        """Compiles the step and records it as a CUDA graph, which `take` then replays. Nothing is trained.
+        """Compiles the step and records it as a CUDA graph, which is then replayed. Nothing is trained.
 
-        Where it cannot be recorded, `take` goes on without a graph, and a warning says so. Raises what
+        Where it cannot be recorded, it goes on without a graph, and a warning says so. Raises what
         `lth.memory.is_short` knows, before recording, where the replicas do not fit into the device's memory together.
         """
         self.rehearse()
-        self.take = self._take_unrecorded
+        self.run = self._take_unrecorded
         if not Step.recordable:
             return
         memory.free()
@@ -214,9 +240,12 @@ class Step:
             raise torch.OutOfMemoryError(f"a step takes {self.needed / 2**30:.2f} GiB, {free / 2**30:.2f} are free")
         stream, graph = torch.cuda.current_stream(self.work.device), torch.cuda.CUDAGraph()
         try:
-            with products(self.recipe.precision), torch.cuda.device(self.work.device), torch.cuda.graph(graph):
+            # processes that train together have threads of their own that look after the GPU meanwhile
+            mode = "global" if distributed.size() == 1 else "thread_local"
+            recording = torch.cuda.graph(graph, capture_error_mode=mode)
+            with products(self.recipe.precision), torch.cuda.device(self.work.device), recording:
                 self._take()
-            self.take = graph.replay
+            self.run = graph.replay
         except Exception as error:
             torch.cuda.set_stream(stream)  # which a recording that failed may have left
             Step.recordable = False
@@ -256,7 +285,7 @@ class Step:
             memory.free()
         plain = self._objective, self._update
         self._objective, self._update = (torch.compile(part, dynamic=False) for part in plain)
-        leave_open([self.data.train.images, self.data.train.labels])
+        leave_open([self.data.train.images if self.arrived is None else self.arrived, self.data.train.labels])
         if size > 1 and compilations.replicas[kind] - {size}:
             self._of_any_number()
         self.compiled, started = True, time.monotonic()

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lth import memory
+from lth import distributed, memory
 from lth.data import Data
 from lth.errors import UsageError
 from lth.parallel import cores, keep_freed_memory, workers
@@ -31,7 +31,7 @@ from lth.training.plan import MaskUpdate, Plan, Probe, Progress, Run
 from lth.training.recipe import PER_REPLICA, Recipe
 
 CHECKPOINT_EVERY = 30.0  # seconds
-CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing checkpoints
+CHECKPOINT_SHARE = 0.02  # of the time, at most, goes into writing checkpoints
 
 
 def train(
@@ -67,8 +67,9 @@ def train(
     """
     plan = Plan(data, recipe, dict(updates or {}), tuple(probes), tuple(sorted(set(keep))), teacher, penalty)
     check(population, plan)
-    if checkpoint and not name:
+    if (checkpoint or distributed.size() > 1) and not name:
         name = "-".join(run_keys(population, plan))
+    distributed.agree(name)
     standings, before = [None], 0.0
     if checkpoint and checkpoint.exists():
         standings, before = checkpoints.restore(checkpoint, name, population, plan.keep)
@@ -85,7 +86,7 @@ def train(
     cost = 0.0
 
     def save() -> None:
-        if checkpoint:
+        if checkpoint and distributed.rank() == 0:
             checkpoints.save(groups, checkpoint, name, before + time.monotonic() - started)
 
     on_cpu = population.device.type == "cpu"
@@ -94,8 +95,8 @@ def train(
     try:
         # as many threads each, even for one replica: its numbers must not depend on how many others there are
         threads = threads_each(population)
-        at_once = cores() // threads if on_cpu else 1
-        with workers(at_once, threads) as spread:
+        at_once = cores() // threads if on_cpu and distributed.size() == 1 else 1
+        with workers(at_once, threads) as spread, distributed.stopping_together() as call:
             while waiting := [group for group in groups if not group.begun]:
                 spread(Group.begin, waiting)
                 groups = _halved(groups)
@@ -113,7 +114,7 @@ def train(
                     save()
                     saved = time.monotonic()
                     cost = saved - begun
-                watch(_progress(groups, recipe))
+                call(watch, _progress(groups, recipe))
     except KeyboardInterrupt:
         if not any(group.midway for group in groups):  # otherwise the checkpoint before stays
             save()
@@ -172,8 +173,8 @@ def check(population: Population, plan: Plan) -> None:
             f"{model.name} was made for {model.shape} images of {model.classes} classes, "
             f"{data.name} has {data.shape} of {data.classes}"
         )
-    if population.device != data.train.images.device:
-        raise UsageError(f"the population is on {population.device}, {data.name} on {data.train.images.device}")
+    if population.device != data.train.device:
+        raise UsageError(f"the population is on {population.device}, {data.name} on {data.train.device}")
     if "seed" not in frame:
         raise UsageError("the frame needs a column `seed`: the replica's seed for its data order")
     if taken := sorted({"step", "loss", "accuracy"} & set(frame)):
@@ -187,6 +188,11 @@ def check(population: Population, plan: Plan) -> None:
                 f"column `{column}` of the frame differs from the recipe's {getattr(recipe, column)}: replicas "
                 "trained together share it. Train one population for each"
             )
+    if recipe.batch_size % (processes := distributed.size()):
+        raise UsageError(
+            f"batch_size={recipe.batch_size} cannot be shared by {processes} processes: take a multiple of "
+            f"{processes}, or another number of them"
+        )
     if late := [step for step in plan.keep if not recipe.first_step <= step <= recipe.steps]:
         raise UsageError(f"step {late[0]} cannot be kept: the run goes from {recipe.first_step} to {recipe.steps}")
     if recipe.precision == "bf16" and population.device.type == "cuda":
