@@ -272,7 +272,7 @@ class Graph:
 
 
 @contextlib.contextmanager
-def record(graph: Graph) -> Iterator[None]:
+def record(graph: Graph, capture_error_mode: str = "global") -> Iterator[None]:
     """In the place of torch.cuda.graph. As there, the stream stays another one where the end fails."""
     gpu = Gpu.here
     gpu.empty_cache()
