@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -48,12 +50,21 @@ def cluster() -> Iterator[Cluster]:
     from ray.cluster_utils import Cluster as Started
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker cannot import tests
-    started = Started(True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECTS, "include_dashboard": False})
+    head = {"num_cpus": 0, "object_store_memory": OBJECTS, "include_dashboard": False}
+    started = patiently(lambda: Started(True, head_node_args=head))
     for _ in range(2):
-        started.add_node(num_cpus=1, object_store_memory=OBJECTS)
+        patiently(lambda: started.add_node(num_cpus=1, object_store_memory=OBJECTS))
     yield Cluster(started.address)
     ray.shutdown()
     started.shutdown()
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """What `start` starts. Ray gives up after half a minute, in which a busy machine starts nothing."""
+    for _ in range(9):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
 
 
 @pytest.fixture

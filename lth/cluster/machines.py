@@ -90,9 +90,8 @@ class Cluster:
             quiet = {"log_to_driver": False, "logging_level": "ERROR"}
             try:
                 ray.init(**quiet) if address == "ray" else ray.init(address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                words = str(error).strip().split("\n")[0]
-                raise UsageError(f"the Ray cluster at {address} cannot be used: {words}") from error
+            except Exception as error:  # of many kinds, some of them just that
+                raise UsageError(f"the Ray cluster at {address} cannot be used: {line(error)}") from error
         gpus = ray.cluster_resources().get("GPU", 0)
         if device == "cuda" and not gpus:
             raise UsageError(f"no GPU in the Ray cluster at {address}: take --device cpu, or add a machine with one")
