@@ -84,6 +84,10 @@ def test_the_ticket_is_the_same_network_in_plain_pytorch(space):
     assert space["card"]["weights_left"] == ticket.weights_left().item()
 
 
+def test_no_line_of_code_is_cut_on_a_desk():
+    assert max(map(len, "".join(SNIPPETS + COMMANDS).splitlines())) <= 84
+
+
 def test_who_gets_a_ticket_needs_nothing_of_lth():
     """The snippets after the sentence that says so, and the class of the network."""
     after = PAGE[PAGE.index("nothing of `lth`") :]
