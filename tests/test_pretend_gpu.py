@@ -481,6 +481,27 @@ def test_the_layout_of_a_network_of_few_channels_is_the_faster_one_tried_once(mo
     assert rehearsed[4:] == [True] and [*faster.values()] == [False]
 
 
+def test_compilations_are_counted_by_kind_of_step():
+    """Neither lengths, momenta and rounds of a ladder nor, from the second on, numbers of replicas are kinds."""
+    with pretend_gpu():
+        counts = []
+        for count, recipe in ((3, {}), (3, {"steps": 9}), (3, {"momentum": 0.5}), (4, {}), (5, {}), (4, {"steps": 3})):
+            trained(networks("lenet_300_100", "cuda", count), recipe=recipe, keep=[0])
+            counts.append(step.compilations.count)
+        ladder("cuda", "weights")
+        counts.append(step.compilations.count)
+        trained(networks("lenet_300_100", "cuda"), recipe={"optimizer": "adam"})
+    assert [*counts, step.compilations.count] == [1, 1, 1, 2, 2, 2, 2, 3]
+
+
+def test_a_short_run_is_recorded_without_being_compiled(monkeypatch, right):
+    monkeypatch.setattr(step, "compilations", found := Compilations())
+    with pretend_gpu() as gpu:
+        gpu.fail = lambda moment: pytest.fail("compiled") if moment == "compiled" else None
+        run = attempt(gpu)
+    assert (gpu.graphs, found.count) == (1, 0) and torch.equal(run["theta"], right["theta"])
+
+
 def test_bf16_is_refused_where_the_gpu_has_none():
     with pretend_gpu() as gpu:
         gpu.capability = 7, 5
