@@ -216,7 +216,9 @@ class Group:
     def _examples(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         if self.upcoming and self.upcoming[0] == start:
             return self.upcoming[1]
-        order, moves = self.batches.between(start, stop)
+        share = self.plan.recipe.batch_size // distributed.size()
+        mine = slice(share * distributed.rank(), share * (distributed.rank() + 1))
+        order, moves = (None if p is None else p[:, :, mine].contiguous() for p in self.batches.between(start, stop))
         if self.population.device.type == "cuda":
             order, moves = order.pin_memory(), None if moves is None else moves.pin_memory()
         return order, moves

@@ -72,7 +72,6 @@ class Step:
             self.taught_by = teacher.model
         self.channels_last = likes_channels_last(work, recipe.precision)
         share = recipe.batch_size // distributed.size()  # of every batch, for this process
-        self.share = slice(share * distributed.rank(), share * (distributed.rank() + 1))
         self.order = torch.zeros(BLOCK, replicas, share, dtype=torch.int64, device=device)
         numbers, kind = MOVES.get(recipe.augment, (0, torch.uint8))
         self.moves = torch.zeros(*self.order.shape, numbers, dtype=kind, device=device) if recipe.augment else None
@@ -134,18 +133,19 @@ class Step:
             copy.copy_(self.work.params[name])
 
     def load(self, step: int, order: Tensor, moves: Tensor | None) -> None:
-        """Puts the examples of the steps from `step` on in line (see `lth.training.batches.Batches.between`)."""
+        """Puts the examples of the steps from `step` on in line (see `lth.training.batches.Batches.between`): of each
+        batch the share of this process."""
         self.slot.zero_()
         self.factors[: len(order)].copy_(self.table[step : step + len(order)])
-        self.order[: len(order)].copy_(order[:, :, self.share], non_blocking=True)
+        self.order[: len(order)].copy_(order, non_blocking=True)
         if moves is not None:
-            self.moves[: len(moves)].copy_(moves[:, :, self.share], non_blocking=True)
+            self.moves[: len(moves)].copy_(moves, non_blocking=True)
         self.expect(step, order)
 
     def expect(self, step: int, order: Tensor) -> None:
         """Says beforehand which examples the steps from `step` on will see, so that a file is read in time."""
         if self.feed is not None:
-            self.feed.expect(step, order[:, :, self.share].transpose(1, 2).flatten(1))
+            self.feed.expect(step, order.transpose(1, 2).flatten(1))
 
     def take(self) -> None:
         """Takes the next step."""
@@ -240,10 +240,9 @@ class Step:
             raise torch.OutOfMemoryError(f"a step takes {self.needed / 2**30:.2f} GiB, {free / 2**30:.2f} are free")
         stream, graph = torch.cuda.current_stream(self.work.device), torch.cuda.CUDAGraph()
         try:
-            # processes that train together have threads of their own that look after the GPU meanwhile
-            mode = "global" if distributed.size() == 1 else "thread_local"
-            recording = torch.cuda.graph(graph, capture_error_mode=mode)
-            with products(self.recipe.precision), torch.cuda.device(self.work.device), recording:
+            # processes that train together have threads that look after the GPU meanwhile
+            how = {} if distributed.size() == 1 else {"capture_error_mode": "thread_local"}
+            with products(self.recipe.precision), torch.cuda.device(self.work.device), torch.cuda.graph(graph, **how):
                 self._take()
             self.run = graph.replay
         except Exception as error:
