@@ -13,8 +13,8 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
-DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"]]
 LOCKED = [
     Requirement(line)
     for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
@@ -33,6 +33,10 @@ def test_every_direct_dependency_has_the_same_pin_in_the_lock(direct: Requiremen
     found = [r for r in LOCKED if r.name == direct.name]
     assert [r.specifier for r in found] == [direct.specifier], "edit pyproject.toml, then: make lock"
     assert found[0].marker is None
+
+
+def test_what_is_installed_on_top_of_the_lock_has_exact_pins() -> None:
+    assert all(exact(Requirement(line)) for extra in EXTRAS.values() for line in extra)
 
 
 def test_lock_holds_exact_pins_and_nothing_else() -> None:

@@ -10,6 +10,7 @@ import pytest
 TOOLS = ("errors", "files", "seeds", "parallel", "checked", "memory", "precision")
 ROOMS = (
     "lth.book",
+    "lth.course",
     "lth.analysis",
     "lth.methods",
     "lth.store",

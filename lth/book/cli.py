@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lth.book import CHAPTERS
+from lth.book.course_cli import course_cli
 from lth.book.edition_cli import edition_command, networks_cli
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ROOT, absolute, data_set, default_root, seconds, settle_environment
@@ -28,6 +29,7 @@ cli = typer.Typer(
 store_cli = typer.Typer(no_args_is_help=True, help="The store of trained networks: what is in it, what to remove.")
 cli.add_typer(store_cli, name="store")
 cli.add_typer(networks_cli, name="networks")
+cli.add_typer(course_cli, name="course")
 cli.command("edition")(edition_command)
 
 
