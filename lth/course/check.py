@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SESSIONS = range(1, 2)
+SESSIONS = range(1, 7)
 STEPS = 200_000  # of Python that one call may take: enough for any small case, too few for a loop over a large layer
 
 
