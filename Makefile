@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help book gpu test lint bench edition edition-status lock clean env
+.PHONY: help book course gpu test lint bench edition edition-status lock clean env
 export PYTHON
 BIN := .venv/bin
 
@@ -9,6 +9,10 @@ help:  ## what can be made
 book: env  ## run every chapter (preset quick, two CPU cores suffice), build the book, print where it is
 	$(BIN)/lth run --preset quick --out build/edition
 	$(BIN)/lth book --edition build/edition
+
+course: env  ## the six sessions, run from their solutions: notebooks for students and teachers, and slides
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[course]'
+	$(BIN)/lth course build
 
 gpu: env  ## with a GPU for half an hour (or MINUTES=…): check it, measure it, run what decides most claims
 	$(BIN)/lth gpu --minutes $(or $(MINUTES),30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lth.course import build, check, promise
+from lth.course import build, check, promise, slides
 from lth.course.check import NotYet, try_out
 from lth.errors import LthError, UsageError
 from lth.files import ROOT
@@ -83,9 +84,10 @@ def test_without_nbgrader_the_build_says_what_to_install(monkeypatch):
 
 
 def test_a_cell_that_fails_is_told_in_a_line():
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "", "language": ""}})
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
     notebook.cells = [nbformat.v4.new_markdown_cell("# A session"), nbformat.v4.new_code_cell("1 / 0")]
-    with pytest.raises(LthError, match="^a cell of A session fails from its own solution: ZeroDivisionError: division by"):
+    with pytest.raises(LthError, match="^a cell of A session fails from its own solution: ZeroDivisionError: "):
         build.execute(notebook)
 
 
@@ -173,10 +175,18 @@ def test_what_students_get_has_no_solution_and_no_hidden_test(nbgrader, session)
 @pytest.mark.thorough
 def test_all_sessions_run_from_their_solutions(nbgrader, tmp_path):
     written = build.build(list(check.SESSIONS), tmp_path)
-    assert len(written) == 3 * len(check.SESSIONS)
+    assert len(written) == 4 * len(check.SESSIONS)
     for number in check.SESSIONS:
         student = (tmp_path / "student" / f"session_{number}.ipynb").read_text(encoding="utf-8")
         assert "attachment:expected.png" in student and "BEGIN SOLUTION" not in student
+
+
+def test_slides_load_nothing_from_the_network(nbgrader, session, tmp_path):
+    pictures = {cell.id: "AAAA" for cell in session.cells if "expected" in cell.metadata.get("tags", [])}
+    page = slides.write_slides(session, tmp_path / "s.html", build.FOR_TEACHERS, pictures).read_text(encoding="utf-8")
+    loaded = re.findall(r'(?:src|href|mathjax)(?:="|: ")([^"]+)"', page)
+    assert len(loaded) > 5 and all((tmp_path / path).is_file() for path in loaded)
+    assert "base64,AAAA" in page and "\nNote:\n" in page and "BEGIN SOLUTION" not in page
 
 
 @pytest.mark.thorough
@@ -198,12 +208,11 @@ def test_nbgrader_grades_a_right_and_a_wrong_submission(nbgrader, tmp_path):
     run("generate_assignment", name)
     released = build.read(course / "release" / name / f"{name}.ipynb")
     answers = {grader(cell)["grade_id"]: cell.source for cell in notebook.cells if grader(cell).get("solution")}
-    answers = {name: "\n".join(line for line in source.splitlines() if "###" not in line) for name, source in answers.items()}
-    right = ("momentum * velocity + gradient) * mask\n    return (weights - lr * velocity) * mask", )
-    for who, change in (("right", lambda code: code), ("wrong", lambda code: code.replace(right[0], right[0].replace("gradient) * mask", "gradient * mask)")))):
+    leaks = {"right": "+ gradient) * mask", "wrong": "+ gradient * mask)"}
+    for who, line in leaks.items():
         for cell in released.cells:
             if (key := grader(cell).get("grade_id")) in answers and cell.cell_type == "code":
-                cell.source = change(answers[key])
+                cell.source = answers[key].replace(leaks["right"], line)
         build.write(released, course / "submitted" / who / name / f"{name}.ipynb")
     run("autograde", name)
     points = _points(course, name)

@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from lth.course import slides
 from lth.course.check import SESSIONS
 from lth.errors import LthError, UsageError
 from lth.files import ROOT, write_text
@@ -35,7 +36,7 @@ def source(session: int) -> Path:
 
 
 def build(sessions: Sequence[int], out: Path) -> list[Path]:
-    """Writes student, instructor and solutions notebooks of these sessions under `out`, and returns their paths."""
+    """Writes student, instructor and solutions notebooks of these sessions, and slides, under `out`: their paths."""
     require()
     paths = [source(session) for session in sessions]  # all are there before any is run
     written = []
@@ -43,6 +44,9 @@ def build(sessions: Sequence[int], out: Path) -> list[Path]:
         executed = execute(read(path))
         versions = {"student": student(read(path), executed), "instructor": executed, "solutions": solutions(executed)}
         written += [write(notebook, out / kind / path.name) for kind, notebook in versions.items()]
+        pictures = {cell.id: figure(cell) for cell in executed.cells if figure(cell)}
+        shown = (out / "slides" / path.name).with_suffix(".html")
+        written.append(slides.write_slides(executed, shown, FOR_TEACHERS, pictures))
     return written
 
 
@@ -60,11 +64,13 @@ def publish(sessions: Sequence[int], by_hand: bool = True) -> list[Path]:
 
 
 def require() -> None:
-    """UsageError where nbgrader is missing, which only teachers need."""
+    """UsageError where nbgrader is missing, or what makes slides: only teachers need them."""
     try:
         import nbgrader  # noqa: F401
+        import sphinx_revealjs  # noqa: F401
     except ImportError as error:
-        raise UsageError("the course is built by nbgrader: pip install -c requirements.lock -e '.[course]'") from error
+        how = "pip install -c requirements.lock -e '.[course]'"
+        raise UsageError(f"the course is built by nbgrader, its slides by reveal.js: {how}") from error
 
 
 def read(path: Path) -> NotebookNode:
