@@ -12,6 +12,7 @@ import torch
 
 from lth.course import check as checks
 from lth.course.check import NotYet, check, try_out
+from lth.files import ROOT
 
 TASKS = checks.tasks()
 
@@ -316,6 +317,12 @@ def test_what_is_no_answer_is_told_without_a_traceback(name, body, words):
 def test_a_function_with_other_arguments_is_told_how_it_is_called(name):
     with pytest.raises(NotYet, match=re.escape(f"it cannot be called as {TASKS[name].call}")):
         try_out(TASKS[name], function(name, f"def {name}(): return 1"))
+
+
+def test_the_guide_shows_what_a_check_says():
+    with pytest.raises(NotYet) as caught:
+        try_out(TASKS["barrier"], function("barrier", RIGHT["barrier"].replace("max(e - c for", "max(abs(e - c) for")))
+    assert f"```text\n{caught.value}\n```" in (ROOT / "book" / "course" / "guide.md").read_text(encoding="utf-8")
 
 
 def test_the_line_at_fault_is_shown():
