@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help book lab pdf gpu test lint bench edition edition-status lock clean env
+.PHONY: help book lab pdf course gpu test lint bench edition edition-status lock clean env
 export PYTHON
 BIN := .venv/bin
 
@@ -16,6 +16,10 @@ lab: env  ## open the chapters in JupyterLab, to change a cell and run it
 
 pdf: env  ## the whole published book as one file, build/book.pdf (needs chromium)
 	$(BIN)/lth book --pdf build/book.pdf
+
+course: env  ## the six sessions, run from their solutions: notebooks for students and teachers, and slides
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[course]'
+	$(BIN)/lth course build
 
 gpu: env  ## with a GPU for half an hour (or MINUTES=…): check it, measure it, run what decides most claims
 	$(BIN)/lth gpu --minutes $(or $(MINUTES),30)

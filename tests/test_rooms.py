@@ -11,6 +11,7 @@ TOOLS = ("errors", "files", "seeds", "parallel", "distributed", "checked", "memo
 ROOMS = (
     "lth.book",
     "lth.cluster",
+    "lth.course",
     "lth.analysis",
     "lth.methods",
     "lth.store",

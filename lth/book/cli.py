@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lth.book import CHAPTERS
+from lth.book.course_cli import course_cli
 from lth.book.edition_cli import edition_command, networks_cli
 from lth.book.results_cli import compare_command, show_command, ticket_cli
 from lth.errors import LthError, Stopped, UsageError
@@ -32,6 +33,7 @@ store_cli = typer.Typer(no_args_is_help=True, help="The store of trained network
 cli.add_typer(store_cli, name="store")
 cli.add_typer(networks_cli, name="networks")
 cli.add_typer(ticket_cli, name="ticket")
+cli.add_typer(course_cli, name="course")
 cli.command("edition")(edition_command)
 cli.command("show")(show_command)
 cli.command("compare")(compare_command)
