@@ -226,14 +226,15 @@ class Cluster:
         moved = sum(mine.moved for mine in parts) + sum(call.back * (call.steps - call.first) for call in calls)
         nodes = Counter(mine.where for mine in parts if mine.where)
         places = ", ".join(f"{node} ({count})" for node, count in nodes.most_common(3))
-        more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+        there = f" on {self.resource}s of {places}" if places else ""
+        there += f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
         known = [mine.accuracy for mine in parts if mine.accuracy == mine.accuracy]
         return Progress(
             replicas,
             (sum(first for first, _ in ways) + moved) / max(replicas, 1),
             round(sum(steps for _, steps in ways) / max(replicas, 1)),
             float(np.mean(known)) if known else math.nan,
-            f"{nodes.total()} of {len(parts)} shards on {self.resource}s of {places or 'no machine'}{more}, "
+            f"{nodes.total()} of {len(parts)} shards at work{there}, "
             f"{back} of {replicas} replicas back",
         )
 
