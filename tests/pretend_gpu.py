@@ -20,6 +20,7 @@ It knows nothing of kernels, of their speed, of the compiler, of streams side by
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -70,6 +71,7 @@ class Gpu(TorchFunctionMode):
         super().__init__()
         Gpu.here = self
         self.late: list[Callable[[], Any]] = []
+        self.one_at_a_time = threading.RLock()  # a thread that fills the host's buffers may wait for the device, too
         self.recording: Recording | None = None
         self.graphs = self.replays = 0
         self.spoilt = False  # by a recording that failed
@@ -158,10 +160,9 @@ class Gpu(TorchFunctionMode):
 
     def catch_up(self) -> None:
         """Does what was put off."""
-        while self.late:
-            task = self.late.pop(0)
-            with torch._C.DisableTorchFunction(), torch.no_grad():
-                task()
+        with self.one_at_a_time, torch._C.DisableTorchFunction(), torch.no_grad():
+            while self.late:
+                self.late.pop(0)()
 
     def empty_cache(self) -> None:
         if self.spoilt:
@@ -299,6 +300,16 @@ class Stream:
     """In the place of torch.cuda.Stream."""
 
     def wait_stream(self, other: Stream) -> None: ...
+
+    def record_event(self) -> Event:
+        return Event()
+
+
+class Event:
+    """In the place of torch.cuda.Event."""
+
+    def synchronize(self) -> None:
+        Gpu.here.catch_up()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -107,6 +108,20 @@ def augmented(device: str) -> Found:
     return trained(population, teacher=3, recipe=recipe)
 
 
+def from_a_file(device: str) -> Found:
+    """Images that the device's memory does not hold; networks see the middle of them, or random parts."""
+    population = networks("lenet5", device, 2).label(method="rigl")
+    data = toy_data(180, (1, 20, 20))
+    splits = {name: replace(getattr(data, name), seen=16, on_disk=True) for name in ("train", "test")}
+    recipe, how = {"augment": "resized", "steps": 30}, {"updates": {"rigl": RULES["rigl"]}, "probes": [Probe(5, flow)]}
+    return trained(population, data=replace(data, **splits).to(device), recipe=recipe, **how)
+
+
+def flow(population: Population, data: Data) -> dict[str, Tensor]:
+    """The error on the test images."""
+    return {"flow": torch.tensor(population.evaluate(data.test).error.to_numpy())}
+
+
 def ladder(device: str, restart: str, **more: object) -> Found:
     start = networks("lenet_300_100", device)
     go = lambda population, recipe, **kind: train(population, data_for(start), recipe, **kind)  # noqa: E731
@@ -151,6 +166,7 @@ TRAINING: dict[str, Callable[[str], Found]] = {
     "skips and Swish": lambda d: trained(
         networks("resnet8", d, 2, skips="conv", activation="swish"), recipe={"steps": 6, "first_step": 2}, keep=[2, 5]
     ),
+    "from a file": from_a_file,
     "repelled": lambda d: trained(networks("lenet_300_100", d), penalty=True),
     "ladder to weights": lambda d: ladder(d, "weights"),
     "ladder to learning rates": lambda d: ladder(d, "learning rate"),

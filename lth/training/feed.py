@@ -24,8 +24,8 @@ class Feed:
         self.on_gpu, self.until = device.type == "cuda", 0
         self.wanted, self.free, self.full = SimpleQueue(), SimpleQueue(), SimpleQueue()
         for _ in range(AHEAD):
-            buffer = torch.empty(count, *images.shape[1:], dtype=torch.uint8, pin_memory=self.on_gpu)
-            self.free.put((buffer, None))
+            buffer = torch.empty(count, *images.shape[1:], dtype=torch.uint8)
+            self.free.put((buffer.pin_memory() if self.on_gpu else buffer, None))
         # the thread knows the queues alone, so that it ends with whoever asks for images
         queues = self.wanted, self.free, self.full
         threading.Thread(target=_gather, args=(images.numpy(), *queues), daemon=True).start()
