@@ -42,7 +42,8 @@ def execution(folder: Path, value: float, outcome: str, **changed: object) -> Pa
     (folder / NOTEBOOK).write_text(json.dumps(content), encoding="utf-8")
     stamp = {"chapter": NAME, "preset": "quick", "data": "a $x$", "parameters": {"steps": 600, "lr": 0.1} | changed}
     (folder / "provenance.json").write_text(json.dumps(stamp), encoding="utf-8")
-    found = [finding(IDS[0], value, outcome), finding(IDS[1], 5, "open")]
+    found = [finding(IDS[0], value, outcome), finding(IDS[1], 5, "open"), finding(IDS[3], 1, "open")]
+    found[2] |= {"n": 0} if changed else {}
     (folder / "claims.json").write_text(json.dumps(found), encoding="utf-8")
     return folder
 
@@ -61,10 +62,11 @@ def test_side_by_side_are_what_differs_and_what_came_out(one, other):
     text = beside.page(one, other)
     differs = text[text.index("## What differs") : text.index("## Claims")]
     assert "* - lr\n  - 0.1\n  - 0.2\n" in differs and "steps" not in differs
-    apart, alike = text[text.index("came out differently") : text.index("## Figures")].split("## Claims that")
+    apart, alike, once = text[text.index("came out differently") : text.index("## Figures")].split("## Claims that")
     assert IDS[0] in apart and "2 [1, 3], n = 4" in apart and "-2 [-3, -1], n = 4" in apart
     assert "holds here" in apart and "does not hold here" in apart
-    assert IDS[1] in alike and IDS[0] not in alike and IDS[2] not in text
+    assert IDS[1] in alike and IDS[0] not in alike + once and IDS[2] not in text
+    assert IDS[3] in once and "nothing to test" in once and IDS[3] not in apart + alike
     assert r"a \$x\$" in text and "{image} A/paths.png" in text and "{image} B/paths.png" in text
     assert "Loss, see *fig-other*." in text and "data/lt_basin" not in text
 

@@ -85,20 +85,19 @@ def _parameters(values: list[dict[str, Any]]) -> list[str]:
 
 
 def _claims(chapter: str, sides: list[dict[str, Finding]]) -> list[str]:
-    """Every claim with both findings; what came out differently first."""
-    claims = [claim for claim in ledger().values() if claim.chapter == chapter and any(claim.id in f for f in sides)]
-
-    def outcome(claim_id: str) -> set[str]:
-        return {side[claim_id].outcome if claim_id in side else "–" for side in sides}
-
+    """Every claim with both findings; what came out differently first, what only one has tested last."""
+    titles = ("Claims that came out differently", "Claims that came out alike", "Claims that only one has tested")
+    rows: dict[str, list[list[object]]] = {title: [] for title in titles}
+    for claim in ledger().values():
+        pair = [side.get(claim.id) for side in sides]
+        outcomes = {finding.outcome for finding in pair if finding and finding.n}
+        if claim.chapter == chapter and outcomes:
+            both = all(finding and finding.n for finding in pair)
+            title = titles[len(outcomes) == 1] if both else titles[2]
+            rows[title].append([Markup(f"`{claim.id}` {claim.statement} ({claim.unit})"), *map(_cell, pair)])
     lines = []
-    for title, apart in (("Claims that came out differently", True), ("Claims that came out alike", False)):
-        rows = []
-        for claim in claims:
-            if (len(outcome(claim.id)) > 1) == apart:
-                what = Markup(f"`{claim.id}` {claim.statement} ({claim.unit})")
-                rows.append([what, *(_cell(side.get(claim.id)) for side in sides)])
-        lines += [f"## {title}", "", *(_table(["Claim", *SIDES], rows) if rows else ["None.", ""])]
+    for title, some in rows.items():
+        lines += [f"## {title}", "", *(_table(["Claim", *SIDES], some) if some else ["None.", ""])]
     return lines
 
 
