@@ -12,7 +12,9 @@ import pytest
 from lth.book import along, cli, runner, scorecard
 from lth.errors import LthError, Stopped
 
-ENDLESS = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); time.sleep(60)"
+ENDLESS = (
+    "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); print(flush=True); time.sleep(60)"
+)
 
 
 @pytest.fixture
@@ -103,7 +105,10 @@ def test_nothing_is_left_behind(failure):
     program = ENDLESS if isinstance(failure, Stopped) else "import time; time.sleep(0.2)"
     try:
         with book:
-            book.building = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, stderr=-3)
+            quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            book.building = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, **quiet)
+            if isinstance(failure, Stopped):
+                book.building.stdout.readline()  # now it listens
             if failure:
                 raise failure
     except (Stopped, LthError):
