@@ -68,7 +68,8 @@ def test_the_changed_notebook_runs_by_hand_with_the_new_cell(tmp_path, monkeypat
     notebook.cells.append(nbformat.v4.new_code_cell(CELL))
     monkeypatch.setenv("LTH_OUT", str(tmp_path / "lt_basin"))
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
-    assert json.loads((tmp_path / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))["parameters"]["sparsity"] == 0.9
+    stamp = json.loads((tmp_path / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))
+    assert stamp["parameters"]["sparsity"] == 0.9
     assert "mean" in notebook.cells[-1].outputs[0].data["text/plain"]
     shown = [out.data for cell in notebook.cells for out in cell.get("outputs", ()) if "data" in out]
     assert any(data.get("text/markdown", "").startswith("Distance to the pruning solution") for data in shown)
