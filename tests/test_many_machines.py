@@ -63,7 +63,11 @@ def test_the_page_has_a_table_for_each_machine(tmp_path):
     many_machines.write(tmp_path)
     told = page.read_text(encoding="utf-8")
     assert ":name: tab-machines-one" in told and many_machines.MARK not in told
-    assert told.count("| lt\\_basin |") == 1
+    assert told.count("| lt\\_basin |") == 1 and "No GPU" not in told
+    (folder / "one.json").write_text(json.dumps(machine(lenet5=1e4) | {"kind": "cpu"}), encoding="utf-8")
+    page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    many_machines.write(tmp_path)
+    assert "No GPU has been measured yet" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("ends", "again"), [(0, False), (75, True), (1, False)])
