@@ -3,6 +3,8 @@
 Counts are those of inductor's code for compute capability 9.0. Where a change is meant, write them anew:
 
     python tests/test_kernels.py --write [CASE …]
+
+Those of conv4, resnet18, vgg16_bn and mobilenet were counted before layers had forms for a GPU: they are upper limits.
 """
 
 from __future__ import annotations
@@ -35,8 +37,6 @@ CASES = {
     "resnet20": (COLOURED, 16, AUGMENTED),
     "resnet18": (COLOURED, 4, AUGMENTED),
     "resnet8": (LARGER, 16, AUGMENTED),
-    "resnet14": (LARGER, 16, AUGMENTED),
-    "vgg16": (COLOURED, 4, AUGMENTED),
     "vgg16_bn": (COLOURED, 4, AUGMENTED),
     "mobilenet": (COLOURED, 4, AUGMENTED),
 }
