@@ -199,10 +199,12 @@ def test_nbgrader_grades_a_right_and_a_wrong_submission(nbgrader, tmp_path):
     stop = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("## Run and read"))
     notebook.cells = notebook.cells[:stop]  # training has no part in grading
     build.write(notebook, folder / f"{name}.ipynb")
-    (course / "nbgrader_config.py").write_text(f"c = get_config()\nc.CourseDirectory.root = {str(course)!r}\n")
+    config = f"c = get_config()\nc.CourseDirectory.root = {str(course)!r}\n"
+    (course / "nbgrader_config.py").write_text(config, encoding="utf-8")
 
     def run(*words: str) -> None:
-        told = subprocess.run([sys.executable, "-m", "nbgrader", *words], cwd=course, capture_output=True, text=True)
+        command = [sys.executable, "-m", "nbgrader", *words]
+        told = subprocess.run(command, cwd=course, capture_output=True, encoding="utf-8")
         assert told.returncode == 0, told.stderr
 
     run("generate_assignment", name)
