@@ -203,8 +203,8 @@ def test_nbgrader_grades_a_right_and_a_wrong_submission(nbgrader, tmp_path):
     (course / "nbgrader_config.py").write_text(config, encoding="utf-8")
 
     def run(*words: str) -> None:
-        how = {"cwd": course, "capture_output": True, "encoding": "utf-8"}
-        told = subprocess.run([sys.executable, "-m", "nbgrader", *words], **how)
+        command = [sys.executable, "-m", "nbgrader", *words]
+        told = subprocess.run(command, cwd=course, capture_output=True, encoding="utf-8")
         assert told.returncode == 0, told.stderr
 
     run("generate_assignment", name)
