@@ -185,7 +185,7 @@ def test_a_whole_number_may_be_written_with_a_point():
 
 def test_paths_are_those_of_the_users_folder(lth, monkeypatch, tmp_path):
     told = {}
-    monkeypatch.setattr(runner, "prepare", lambda *words: told.update(run=words[2:5]) or {})
+    monkeypatch.setattr(runner, "prepare", lambda *words: told.update(run=words[2:]) or {})
     monkeypatch.setattr(site, "build", lambda *words: told.update(book=words))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LTH_DATA", "data")
