@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,6 +231,8 @@ def _each(missing: Sequence[int], blocks: Sequence[tuple[Any, ...]]) -> Iterator
             for future in as_completed(running):
                 future.result()
                 yield running[future]
+        except BrokenProcessPool as error:
+            raise LthError("a process that decodes was killed: the same command goes on from there") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

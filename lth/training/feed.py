@@ -28,8 +28,9 @@ class Feed:
             self.free.put((buffer.pin_memory() if self.on_gpu else buffer, None))
         # the thread knows the queues alone, so that it ends with whoever asks for images
         queues = self.wanted, self.free, self.full
-        threading.Thread(target=_gather, args=(images.numpy(), *queues), daemon=True).start()
-        weakref.finalize(self, _end, *queues[:2])
+        thread = threading.Thread(target=_gather, args=(images.numpy(), *queues), daemon=True)
+        thread.start()
+        weakref.finalize(self, _end, thread, *queues[:2])
 
     def expect(self, step: int, order: Tensor) -> None:
         """Tells which images the steps from `step` on will see, (steps, count) int64; what is known is left out."""
@@ -60,6 +61,9 @@ def _gather(source: np.ndarray, wanted: SimpleQueue, free: SimpleQueue, full: Si
         full.put(error)
 
 
-def _end(*queues: SimpleQueue) -> None:
+def _end(thread: threading.Thread, *queues: SimpleQueue) -> None:
+    """Waits for the thread: one that lets go of tensors while Python ends would take the process down."""
     for queue in queues:
         queue.put(None)
+    if thread is not threading.current_thread():
+        thread.join()
