@@ -4,7 +4,7 @@ Counts are those of inductor's code for compute capability 9.0. Where a change i
 
     python tests/test_kernels.py --write [CASE …]
 
-Those of conv4, resnet18, vgg16_bn and mobilenet were counted before layers had forms for a GPU: they are upper limits.
+Those of vgg16_bn and mobilenet were counted before layers had forms for a GPU: they are upper limits.
 """
 
 from __future__ import annotations
