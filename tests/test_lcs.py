@@ -168,8 +168,11 @@ def test_a_perturbation_has_its_length_and_stays_on_the_mask():
             lcs.perturb(population, wrong)
 
 
-def test_the_spread_over_batches(trained, toy):
+@pytest.mark.parametrize("standardise", [False, True])
+def test_the_spread_over_batches(trained, toy, standardise):
     _, one, _ = trained
+    if standardise:  # networks that were trained on raw images would be all too sure of these
+        one, toy = one.with_theta(0.3 * one.theta()), toy.standardised()
     found = lcs.batch_spread(one, toy.train, 60)
     order = torch.from_numpy(np.random.default_rng(0).permutation(200))
     for r in range(3):

@@ -164,7 +164,7 @@ def batch_spread(population: Population, split: Split, batch_size: int) -> np.nd
         raise UsageError(f"{len(split)} images make {count} batches of {batch_size}: a spread needs two or more")
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(split))).to(split.labels.device)
     batches = order[: count * batch_size].split(batch_size)  # an image folder is sorted by class
-    losses = [_loss(population, Split(split.images[rows], split.labels[rows])) for rows in batches]
+    losses = [_loss(population, split.take(rows)) for rows in batches]
     return np.std(losses, axis=0, ddof=1)
 
 

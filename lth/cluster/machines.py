@@ -241,7 +241,11 @@ class Cluster:
     # --- the cluster ------------------------------------------------------------------------------------
 
     def _sent(self, data: Data) -> Any:
-        """Where the cluster has these data: sent once."""
+        """Where the cluster has these data: sent once. UsageError where they fit no memory."""
+        if data.train.on_disk:
+            raise UsageError(
+                f"{data.name} lies in a file that no memory holds, and is not sent to a cluster: train it with torchrun"
+            )
         with self.lock:
             if self.data[0] is not data:
                 self.data = data, ray.put(data.to("cpu"))
