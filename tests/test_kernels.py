@@ -4,7 +4,8 @@ Counts are those of inductor's code for compute capability 9.0. Where a change i
 
     python tests/test_kernels.py --write [CASE …]
 
-Those of vgg16_bn and mobilenet were counted before layers had forms for a GPU: they are upper limits.
+Those of vgg16_bn and mobilenet were counted before layers had forms for a GPU: they are upper limits. The largest are
+counted by that command alone, as they take minutes.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ CASES = {
     "vgg16_bn": (COLOURED, 4, AUGMENTED),
     "mobilenet": (COLOURED, 4, AUGMENTED),
 }
+LARGEST = {"resnet18", "vgg16_bn", "mobilenet"}
 
 
 def step(name: str) -> Step:
@@ -62,7 +64,7 @@ def counted(name: str) -> dict[str, int]:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in LARGEST])
 def test_a_step_asks_no_more_of_a_gpu_than_it_did(name):
     pytest.importorskip("triton")
     found, stored = counted(name), json.loads(FILE.read_text(encoding="utf-8"))[name]
