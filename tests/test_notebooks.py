@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import nbformat
 import pytest
 
 from lth.book import CHAPTERS
+from lth.book.claims import ledger
 from lth.book.presets import parameters
 from lth.files import ROOT
 
@@ -72,3 +74,11 @@ def test_what_is_in_sight_is_the_method(chapter):
     cells = [c for c in notebook.cells if c.cell_type == "code" and not hidden & {*c.metadata.get("tags", ())}]
     lines = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in cells]
     assert sum(lines) <= 120 and max(lines) <= 15
+
+
+def test_claims_that_a_chapter_names_are_in_the_ledger(chapter):
+    name, notebook = chapter
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    named = set(re.findall(r'"([EMPJ]\d+\.\w+)"', source))
+    own = {claim.id for claim in ledger().values() if claim.chapter == name and not claim.needs}
+    assert named <= {*ledger()} and own <= named
