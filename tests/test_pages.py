@@ -132,7 +132,7 @@ def test_a_page_takes_the_place_of_an_older_one_only(one, tmp_path, monkeypatch)
     assert pages.show(one, out) == page and not (out / "older").exists()
     assert [path.name for path in out.parent.iterdir()] == [NAME]
     page.unlink()
-    with pytest.raises(UsageError, match="holds something that is not such a page"):
+    with pytest.raises(UsageError, match="holds something that is not pages of this book"):
         pages.show(one, out)
 
 

@@ -197,13 +197,13 @@ def test_an_empty_code_cell_counts_as_run(edition: Path):
 
 def test_a_folder_that_is_no_site_is_left_alone(edition: Path, out: Path):
     (out / "book" / "intro.html").rename(out / "book" / "index.html")
-    with pytest.raises(UsageError, match="not a site of this book"):
+    with pytest.raises(UsageError, match="not pages of this book"):
         site.build(edition, out)
     assert (out / "book" / "index.html").read_text(encoding="utf-8") == "older"
 
 
 def test_out_below_a_file_is_refused(edition: Path, out: Path):
-    with pytest.raises(UsageError, match="cannot write the site"):
+    with pytest.raises(UsageError, match="cannot write pages to"):
         site.build(edition, out / "book" / "intro.html" / "site")
     assert survives(out)
 

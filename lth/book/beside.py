@@ -11,6 +11,7 @@ from typing import Any
 from lth.book import CHAPTERS
 from lth.book.came_out import told_of_figure
 from lth.book.claims import Finding, interval, ledger, stamp, verdict_mark, verdict_words
+from lth.book.scorecard import title
 from lth.book.text import Markup, escape
 from lth.errors import UsageError
 
@@ -29,7 +30,7 @@ def page(one: Path, other: Path) -> str:
         raise UsageError(f"{one} twice: name two executions, for example what `lth run {one.name} -p …` has made")
     both = (one, other)
     stamps = [stamp(folder) for folder in both]
-    lines = [f"# {_title(one)}: A and B", "", *_what(both, stamps), "## What differs", ""]
+    lines = [f"# {title(_notebook(one))}: A and B", "", *_what(both, stamps), "## What differs", ""]
     lines += _parameters([told.get("parameters", {}) for told in stamps])
     lines += _claims(one.name, [found(folder) for folder in both])
     return "\n".join([*lines, *_figures(both)])
@@ -53,10 +54,6 @@ def told(folder: Path) -> list[str]:
 def _seen(finding: Finding) -> str:
     """What was seen where a run is too small for a verdict."""
     return f" (seen in that run: {finding.outcome})" if finding.n and finding.setting == "below" else ""
-
-
-def _title(folder: Path) -> str:
-    return "".join(_notebook(folder)["cells"][0]["source"]).splitlines()[0].lstrip("# ")
 
 
 def _notebook(folder: Path) -> dict[str, Any]:

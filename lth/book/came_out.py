@@ -25,7 +25,7 @@ from lth.book.claims import (
     verdict_words,
 )
 from lth.book.notes import words
-from lth.book.scorecard import DECIDED, counted, strip, verdict_of
+from lth.book.scorecard import DECIDED, counted, number_of, strip, verdict_of
 from lth.book.text import escape
 
 
@@ -129,9 +129,8 @@ def _main(letter: str, found: dict[str, Finding]) -> list[str]:
 def _chapter(edition: Path, chapter: str, name: str, found: dict[str, Finding]) -> list[str]:
     notebook = CHAPTERS[chapter].removesuffix(".ipynb")
     claims = [claim for claim in ledger().values() if claim.chapter == chapter and not claim.check]
-    number = Path(notebook).stem[:2].lstrip("0")
     told = f"{{doc}}`../{notebook}`. {_ran(edition / chapter)} {counted(claims, found)}."
-    lines = [f"### Chapter {number}", "", told, ""]
+    lines = [f"### Chapter {number_of(chapter)}", "", told, ""]
     lines += [words(edition, chapter) or _no_words(claims, found), ""]
     if (edition / chapter / "figures" / f"{name}.png").is_file():
         file = edition / chapter / Path(CHAPTERS[chapter]).name

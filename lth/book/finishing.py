@@ -16,7 +16,7 @@ import pandas as pd
 from lth.book import came_out, notes
 from lth.book.claims import Finding, findings, ledger, shown, stamp
 from lth.book.presets import PRESETS, parameters
-from lth.book.scorecard import counted, number_of, strip
+from lth.book.scorecard import counted, number_of, strip, title
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.book.text import escape
 from lth.errors import UsageError
@@ -39,11 +39,6 @@ ROW = re.compile(r"^\| ([A-Z]\d+\.[a-z0-9_\\]+): ", re.MULTILINE)
 PROVENANCE = "## Where these results come from"
 FEW = 4  # parameters that a badge names
 BORROWED = (":::{note}", "This chapter was not run in this edition: what you see is the published one.", ":::")
-
-
-def title(notebook: dict[str, Any]) -> str:
-    """A notebook's heading."""
-    return "".join(notebook["cells"][0]["source"]).split("\n", 1)[0].removeprefix("#").strip()
 
 
 def named(name: str) -> str:

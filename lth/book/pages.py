@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,18 +81,9 @@ def _built(out: Path, first: str, fill: Callable[[Path], None]) -> Path:
     """A small book in the folder `out`, whole or not at all; its first page, which `fill` makes, is returned."""
     import yaml
 
-    from lth.book.site import jupyter_book
+    from lth.book.site import replacing
 
-    page = out / f"{first}.html"
-    if out.exists() and not page.is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds something that is not such a page; name a new or empty folder")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
-    except OSError as error:
-        raise UsageError(f"cannot write the page to {out} ({error.strerror}); name another folder") from error
-    with work as folder:
-        source = Path(folder, "source")
+    with replacing(out, f"{first}.html") as source:
         for part in ("_static", "_ext", "references.bib"):
             whole = ROOT / "book" / part
             target = source / "book" / part
@@ -106,8 +96,4 @@ def _built(out: Path, first: str, fill: Callable[[Path], None]) -> Path:
         toc = {"format": "jb-book", "root": first, "chapters": [{"file": f"book/{name}"} for name in BACK_MATTER]}
         write_text(source / "_toc.yml", yaml.safe_dump(toc))
         fill(source)
-        jupyter_book(source, Path(folder))
-        if out.exists():
-            os.replace(out, Path(folder, "old"))
-        os.replace(Path(folder, "_build", "html"), out)
-    return page
+    return out / f"{first}.html"

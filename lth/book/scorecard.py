@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from lth.book import CHAPTERS
 from lth.book.claims import (
@@ -65,7 +66,11 @@ def number_of(chapter: str) -> str:
 
 def heading(chapter: str) -> str:
     """The title of a chapter, from its notebook."""
-    notebook = json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8"))
+    return title(json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8")))
+
+
+def title(notebook: dict[str, Any]) -> str:
+    """A notebook's heading (nbformat's JSON)."""
     return "".join(notebook["cells"][0]["source"]).split("\n", 1)[0].removeprefix("#").strip()
 
 

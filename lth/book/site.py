@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lth.book import CHAPTERS
@@ -34,29 +36,37 @@ def build(edition: Path, out: Path) -> Path:
     edition, out = Path(edition).resolve(), Path(out).resolve()
     for chapter, notebook in CHAPTERS.items():
         check(home(edition, chapter), chapter, Path(notebook).name)
-    ours = (out / "book" / "intro.html").is_file()
-    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds something that is not a site of this book; name a new or empty folder")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
-    except OSError as error:
-        raise UsageError(f"cannot write the site to {out} ({error.strerror}); name another folder") from error
-    with work as folder:
-        source = Path(folder, "source")
+    with replacing(out, "book/intro.html") as source:
         stage(edition, source)
-        (source / "book" / "scorecard.md").write_text(
-            scorecard.page(edition, gallery.where(edition)), encoding="utf-8"
-        )
+        card = scorecard.page(edition, gallery.where(edition))
+        (source / "book" / "scorecard.md").write_text(card, encoding="utf-8")
         came_out.write(edition, source)
         gallery.write(edition, source)
         speed.write(source)
         many_machines.write(source)
+    return out / "index.html"
+
+
+@contextmanager
+def replacing(out: Path, page: str) -> Iterator[Path]:
+    """A folder to lay out what Jupyter Book reads; what it makes of that takes the place of `out`, whole or not at all.
+
+    UsageError, before, where `out` holds something else: a folder without the file `page`. LthError where Jupyter Book
+    fails or warns; an older `out` then stays as it was.
+    """
+    if out.exists() and not (out / page).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} holds something that is not pages of this book; name a new or empty folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write pages to {out} ({error.strerror}); name another folder") from error
+    with work as folder:
+        yield (source := Path(folder, "source"))
         jupyter_book(source, Path(folder))
         if out.exists():
             os.replace(out, Path(folder, "old"))
         os.replace(Path(folder, "_build", "html"), out)
-    return out / "index.html"
 
 
 def check(edition: Path, chapter: str, name: str) -> None:
