@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -202,9 +203,12 @@ def test_nbgrader_grades_a_right_and_a_wrong_submission(nbgrader, tmp_path):
     config = f"c = get_config()\nc.CourseDirectory.root = {str(course)!r}\n"
     (course / "nbgrader_config.py").write_text(config, encoding="utf-8")
 
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # nbgrader looks for alembic there
+    active = os.environ | {"PATH": programs}
+
     def run(*words: str) -> None:
         command = [sys.executable, "-m", "nbgrader", *words]
-        told = subprocess.run(command, cwd=course, capture_output=True, encoding="utf-8")
+        told = subprocess.run(command, cwd=course, env=active, capture_output=True, encoding="utf-8")
         assert told.returncode == 0, told.stderr
 
     run("generate_assignment", name)

@@ -127,7 +127,7 @@ def test_a_chapter_from_its_archive_alone_is_the_same(chapter, tmp_path, monkeyp
         monkeypatch.setenv("LTH_OUT", str(tmp_path / name))
         monkeypatch.setenv("LTH_STORE", str(tmp_path / f"store of {name}"))
         for kind in (Store, Measures):
-            made = lambda root, kind=kind: kind(root, Archives(archives))  # noqa: E731
+            made = lambda root, kind=kind, on=None: kind(root, Archives(archives), on)  # noqa: E731
             monkeypatch.setattr(f"lth.book.chapter.{kind.__name__}", made)
         space = dict(values)
         for cell in cells:

@@ -140,7 +140,7 @@ def test_the_sections_run_on_a_tiny_image_folder(chapter, given, tmp_path, monke
     chosen = {"imagenet": str(pictures(tmp_path / "pets"))} if given else {}
     space = parameters(chapter, "smoke", chosen).model_dump()
     cells = json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8"))["cells"]
-    wanted = ("import ", "chapter = ")
+    wanted = ("import ", "from ", "chapter = ")
     last = max(i for i, cell in enumerate(cells) if cell["id"].startswith("large"))
     for cell in cells[: last + 1]:
         source = "".join(cell["source"])

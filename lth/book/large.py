@@ -112,8 +112,9 @@ def beside(networks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         told = paper_table(row).set_index(["method", "init"])
         here = networks[row].groupby(["method", "init"]).accuracy if row in networks else ()
         ours = {cell: spread(100 * x) for cell, x in here}
-        for cell, (mean, spread) in told.iterrows():
-            line = {"row": row, "method": cell[0], "initial weights": cell[1], "paper": f"{mean:.2f} ± {spread:.2f}"}
+        for cell, (mean, deviation) in told.iterrows():
+            paper = f"{mean:.2f} ± {deviation:.2f}"
+            line = {"row": row, "method": cell[0], "initial weights": cell[1], "paper": paper}
             lines.append(line | {"here": ours.get(cell, "–")})
     return pd.DataFrame(lines)
 
