@@ -280,7 +280,8 @@ def test_a_page_on_which_networks_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LTH_OUT", str(tmp_path))
     monkeypatch.setenv("LTH_DEVICE", "cpu")
     plt.switch_backend("agg")
-    scope = parameters("lt_basin", "smoke", {"seeds": 4, "sparsity": 0.5, "points": 8, "steps": 90}).model_dump()
+    tiny = {"model": "lenet_300_100", "seeds": 4, "sparsity": 0.5, "points": 8, "steps": 90}
+    scope = parameters("lt_basin", "smoke", tiny).model_dump()
     cells = nbformat.read(ROOT / CHAPTERS["lt_basin"], as_version=4).cells
     for cell in cells:
         if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", ()):

@@ -27,7 +27,8 @@ from lth.errors import LthError, Stopped
 from lth.files import ROOT
 
 LTH = Path(sys.executable).with_name("lth")
-SMALL = ["-p", "steps=150", "-p", "prune_start=40", "-p", "prune_end=100", "-p", "batch_size=32", "-p", "points=8"]
+TINY = "model=lenet_300_100 steps=600 prune_start=160 prune_end=400 batch_size=32 points=8"
+SMALL = [word for pair in TINY.split() for word in ("-p", pair)]
 
 
 def notebook(path: Path, *cells: str) -> Path:
@@ -163,21 +164,26 @@ def test_our_own_errors_are_told_without_a_traceback(run):
 
 @pytest.mark.thorough
 def test_the_deadline_reaches_the_notebook_as_an_interrupt(run, tmp_path):
-    noted = tmp_path / "noted"
+    """It has passed as soon as the cell has begun, however slow the machine is."""
+    begun, noted = tmp_path / "begun", tmp_path / "noted"
+
+    class Deadline:
+        def __lt__(self, now: float) -> bool:
+            return begun.exists()
+
     cell = f"""
 import pathlib, time
 from lth.book import control
 control.obey_stop()
 try:
-    time.sleep(60)
+    pathlib.Path({str(begun)!r}).touch()
+    time.sleep(600)
 except KeyboardInterrupt:
     pathlib.Path({str(noted)!r}).write_text("stopped cleanly")
     raise
 """
-    started = time.monotonic()
     with pytest.raises(Stopped, match="The same command goes on from there"):
-        run(cell, deadline=time.monotonic() + 8)
-    assert time.monotonic() - started < 40
+        run(cell, deadline=Deadline())
     assert noted.read_text(encoding="utf-8") == "stopped cleanly"
 
 
@@ -236,7 +242,7 @@ def test_interrupted_runs_go_on_and_end_with_the_same_numbers(tmp_path):
     claims = [json.loads((out / "lt_basin" / "claims.json").read_text(encoding="utf-8")) for out in (whole, disturbed)]
     assert claims[0] == claims[1]
     stamp = json.loads((whole / "lt_basin" / "provenance.json").read_text(encoding="utf-8"))
-    assert stamp["parameters"]["steps"] == 150 and stamp["preset"] == "smoke"
+    assert stamp["parameters"]["steps"] == 600 and stamp["preset"] == "smoke"
     assert stamp["networks trained"] == 27  # nine for each of three pruning solutions
 
 
@@ -270,7 +276,8 @@ def test_what_the_user_named_is_what_runs_and_no_page_says_where_it_lies(tmp_pat
     mine = tmp_path / decoy.relative_to(ROOT)
     pictures(mine, seed=0)
     places = {"HOME": str(tmp_path / "home"), "LTH_STORE": "~/store", "LTH_DATA": "", "XDG_CACHE_HOME": "cache"}
-    chosen = [f"dataset=./{mine.relative_to(tmp_path)}", "steps=20", "prune_start=5", "prune_end=10"]
+    chosen = [f"dataset=./{mine.relative_to(tmp_path)}", "model=lenet_300_100"]
+    chosen += ["steps=20", "prune_start=5", "prune_end=10"]
     words = [LTH, "run", "3", "--preset", "smoke", "--out", "out", *(w for pair in chosen for w in ("-p", pair))]
     pipes = {"capture_output": True, "encoding": "utf-8"}
     said = subprocess.run(words, cwd=tmp_path, env=os.environ | places, check=False, **pipes)

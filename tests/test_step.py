@@ -29,10 +29,11 @@ from lth.training.train import train
 
 BIG = [n for n in ARCHITECTURES if n.startswith(("vgg", "mobilenet", "resnet18", "resnet32", "resnet34", "resnet50"))]
 SMALL = {"lenet_300_100": (1, 8, 8), "lenet5": (1, 16, 16), "conv4": (3, 8, 8)}
-OPTIONS = {
+NARROW = {name: {"widths": (16,)} for name in BIG if not name.startswith(("mobilenet", "resnet32"))}  # quickly trained
+OPTIONS = NARROW | {
     "resnet20": {"skips": "conv"},
     "resnet32": {"affine": False},
-    "resnet18": {"activation": "swish", "skips": "plain"},
+    "resnet18": {"activation": "swish", "skips": "plain", "widths": (16,)},
 }
 
 
