@@ -164,5 +164,5 @@ def test_settings_stand_side_by_side():
 
 
 def test_how_many_learn_of_those_that_are_marked():
-    table = comparison.learn_of(NETWORKS.assign(blind=[False, True, False, False]), ["init", "method"], "blind")
+    table = comparison.how_many_learn(NETWORKS.assign(blind=[False, True, False, False]), ["init", "method"], "blind")
     assert table.to_numpy().tolist() == [["Liu", "Scratch", "0 of 1", "1 of 1"], ["Liu", "SET", "–", "2 of 2"]]

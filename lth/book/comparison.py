@@ -122,7 +122,7 @@ def of_learners(networks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return by_unit(networks.assign(accuracy=accuracy), "accuracy"), by_unit(networks, "learns")
 
 
-def distance(networks: pd.DataFrame, row: str, cells: Collection[tuple]) -> Callable[[Sequence[int]], float]:
+def distance(networks: pd.DataFrame, row: str, cells: list[tuple[str, str]]) -> Callable[[Sequence[int]], float]:
     """How far the networks of some units are from the paper's table, in points, as a function of the units' numbers.
 
     Root mean square, over the `cells` (method, init), of our mean less the paper's.
@@ -192,7 +192,7 @@ def in_settings(
     return shown.reset_index()
 
 
-def learn_of(networks: pd.DataFrame, by: Sequence[str], mark: str) -> pd.DataFrame:
+def how_many_learn(networks: pd.DataFrame, by: Sequence[str], mark: str) -> pd.DataFrame:
     """How many networks `learns`, «3 of 4», a row per group `by`; a column for those of which `mark` is true, and one
     for the others."""
     found = networks.groupby([*by, mark], sort=False).learns.agg(["sum", "size"])
