@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lth.analysis.activations import activation_sparsity, by_stage
+from lth.analysis.activations import activation_sparsity, by_stage, of_stage
 from lth.methods import init
 from lth.models import Model
 
@@ -33,3 +33,12 @@ def test_zeros_by_stage():
     found = by_stage(pd.concat([table, table.assign(network=1, zeros=0.1)]), ["network"])
     assert found.stage.tolist() == ["layer1", "layer2"] * 2
     assert found.zeros.tolist() == pytest.approx([0.3, 0.5, 0.1, 0.1])
+
+
+def test_zeros_of_one_stage_are_a_mean_over_levels():
+    rows = [("LTH", level, 0, stage, 10 * level + place) for level in (1, 3) for place, stage in enumerate("abc")]
+    rows += [("Swish", 1, 0, "a", 99.0), ("LTH", 1, 1, "c", 5.0)]
+    stages = pd.DataFrame(rows, columns=["way", "level", "network", "stage", "zeros"])
+    assert of_stage(stages, "LTH", [1, 3], -1).to_dict() == {0: 22.0, 1: 5.0}
+    assert of_stage(stages, "LTH", [3], 0).to_dict() == {0: 30.0}
+    assert not len(of_stage(stages[:0], "LTH", [1], 0))  # of other architectures there are no stages

@@ -121,3 +121,48 @@ def test_the_papers_numbers_as_one_more_of_ours():
     one, other = comparison.as_one_more(units, digits, "caption", "name").frame.to_dict("records")
     assert (one["paper"], one["mean here, n"], one["below the paper's"]) == ("8.0", "11.7, 3", "0 of 3")
     assert (other["paper"], other["p"]) == ("13.61", "–")
+
+
+NETWORKS = pd.DataFrame(
+    [("Scratch", "Liu", 1, 96.0), ("Scratch", "Liu", 2, 11.0), ("SET", "Liu", 1, 95.0), ("SET", "Liu", 2, 97.0)],
+    columns=["method", "init", "seed", "accuracy"],
+).assign(learns=lambda rows: rows.accuracy > 20)
+
+
+def test_cells_have_names():
+    cells = pd.DataFrame({"method": ["SET", "Lottery", "Baseline"], "init": ["Liu", "ticket", "dense"]})
+    assert comparison.named(cells).network.tolist() == ["SET, Liu", "Lottery", "Baseline"]
+    assert comparison.paper_means("E12")["SET", "Liu"] == 96.56
+
+
+def test_accuracies_of_learners_unit_by_unit():
+    accuracy, learns = comparison.of_learners(NETWORKS)
+    assert accuracy["SET", "Liu"].tolist() == [95, 97] and accuracy["Scratch", "Liu"].isna().tolist() == [False, True]
+    assert learns["Scratch", "Liu"].tolist() == [True, False]
+
+
+def test_of_several_columns_each_is_as_alone():
+    both = comparison.by_unit(NETWORKS, ["accuracy", "seed"])
+    for name in ("accuracy", "seed"):
+        assert both[name].equals(comparison.by_unit(NETWORKS, name).astype(float))
+
+
+def test_distance_is_the_root_of_the_mean_square_over_cells():
+    far = comparison.distance(NETWORKS, "E12", [("Scratch", "Liu"), ("SET", "Liu")])  # the paper's: 96.66 and 96.56
+    assert far([0]) == pytest.approx(math.sqrt((0.66**2 + 1.56**2) / 2))
+    assert far([0, 1]) == pytest.approx(math.sqrt(((53.5 - 96.66) ** 2 + 0.56**2) / 2))
+
+
+def test_settings_stand_side_by_side():
+    better = NETWORKS.assign(accuracy=[96.0, 97.0, 96.0, 98.0])
+    table = comparison.in_settings({"a": NETWORKS, "b": better}, "E12", ["SET"], {"a": 1.234, "b": 0.5})
+    table = table.set_index(["method", "initial weights"])
+    assert table.columns.tolist() == ["paper", "here, a", "apart, a", "here, b", "apart, b"]
+    assert table.loc[("Scratch", "Liu"), ["paper", "here, b"]].tolist() == ["96.66 ± 0.18", "96.50 ± 0.50"]
+    assert table.loc[("SET", "Liu"), ["here, a", "here, b", "apart, b"]].tolist() == ["96.00 ± 1.00", "–", "–"]
+    assert table.loc[("distance", "points")].tolist() == ["–", "1.23", "–", "0.50", "–"]
+
+
+def test_how_many_learn_of_those_that_are_marked():
+    table = comparison.how_many_learn(NETWORKS.assign(blind=[False, True, False, False]), ["init", "method"], "blind")
+    assert table.to_numpy().tolist() == [["Liu", "Scratch", "0 of 1", "1 of 1"], ["Liu", "SET", "–", "2 of 2"]]

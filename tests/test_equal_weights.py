@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lth.book import equal_weights
+from lth.book.gains import Gains
 from lth.models import Model
 
 
@@ -56,3 +58,32 @@ def test_the_papers_tables_in_our_form():
     table = equal_weights.of_paper("J5").set_index(["sparsity", "way"])
     assert table.loc[(97, "AT"), "accuracy"] == 71.97 and table.loc[(97, "AT"), "left"] == pytest.approx(2.81, abs=0.01)
     assert table.loc[(97, "AT"), "weights"] - table.loc[(97, "TRT"), "weights"] == equal_weights.SKIPS
+
+
+def test_tickets_of_both_tables_stand_once():
+    table = equal_weights.of_tickets()
+    assert not table.duplicated(["way", "sparsity"]).any() and table.sparsity.min() == 20
+    assert {"LTH", "skip", "AT", "TRT", "AT+TRT"} <= {*table.way}
+    assert (table.thousands * 1000).tolist() == pytest.approx(table.weights.tolist())
+
+
+def test_gaps_of_ours_and_of_the_papers():
+    heights = {"skip": 5.0, "LTH": 2.0, "AT": 6.0, "AT+TRT": 9.0, "TRT": 7.0}
+    heights |= {"equal weights": 4.0, "TRT, equal weights": 8.5}
+    rows = [(way, 3, network, height + network) for way, height in heights.items() for network in (0, 1)]
+    found = pd.DataFrame(rows, columns=["way", "level", "network", "accuracy"])
+    table = equal_weights.gaps(Gains(found), {3: 2.7})
+    *_, same, heavy = table.columns
+    ours, papers = (table[table["from"] == source].set_index("gain of") for source in ("here", "paper"))
+    assert ours[[same, heavy]].to_numpy().tolist() == [[3, 1], [4, 2], [7, 5], [2, 0.5]]
+    assert set(ours["sparsity of the mask (%)"]) == {"97"} and len(papers) == 12
+    one = papers[papers["sparsity of the mask (%)"] == 97].loc["AT+TRT − LTH"]
+    assert one[same] == pytest.approx(4.93) and one[heavy] == equal_weights.paper_gain("AT+TRT", "LTH", 97, "J5")
+    nothing = equal_weights.gaps(Gains(found[~found.way.str.contains("equal")]), {3: 2.7})
+    assert nothing[nothing["from"] == "here"][heavy].isna().all()
+
+
+def test_the_papers_zeros():
+    table = equal_weights.paper_zeros()
+    assert {"way", "stage", "zeros", "left"} <= {*table} and table.zeros.between(0, 100).all()
+    assert table.groupby("sparsity").left.first().to_dict()[20] == pytest.approx(80)

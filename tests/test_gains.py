@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from lth.book.gains import Gains, better
+from lth.book.gains import Gains, better, least
 
 ROWS = [
     ("LTH", 0, 0, 90.0), ("LTH", 0, 1, 80.0), ("LTH", 1, 0, 89.5), ("LTH", 1, 1, 78.0), ("LTH", 2, 0, 70.0),
@@ -43,3 +43,19 @@ def test_the_last_level_that_wins():
 def test_the_better_of_two():
     one, other = pd.Series([1.0, 2.0]), pd.Series([0.0, 4.0])
     assert better(one, other) is other
+
+
+def test_gains_in_a_tidy_table():
+    table = GAINS.by_level(["skip", "heavy"], {0: 100.0, 1: 30.0})
+    assert table.columns.tolist() == ["network", "gain", "way", "level", "left"]
+    assert table.to_numpy().tolist() == [
+        [0, 1.0, "skip", 0, 100.0], [1, 0.0, "skip", 0, 100.0], [0, 2.0, "skip", 1, 30.0], [1, 1.5, "skip", 1, 30.0],
+        [0, 0.5, "heavy", 1, 30.0],
+    ]  # fmt: skip
+
+
+def test_the_least_gain_of_several_architectures():
+    other = Gains(GAINS.table.assign(accuracy=GAINS.table.accuracy - 3 * (GAINS.table.way == "skip")))
+    found = least([GAINS, other], "skip", [1])
+    assert (found.n, found.value) == (2, pytest.approx(1.75 - 3))
+    assert least([GAINS, other], "skip", [2]) == [] == least([GAINS, other], "x", [1])  # one network, and none

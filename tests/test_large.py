@@ -153,3 +153,23 @@ def test_the_sections_run_on_a_tiny_image_folder(chapter, given, tmp_path, monke
         assert space["large_samples"] == {}
     tables = {file.stem: pd.read_csv(file) for file in (tmp_path / "out" / "data").glob("large*.csv")}
     assert len(tables) == 2 and (tables["large_cost"].days > 0).all()
+
+
+def test_samples_of_the_claims_are_network_by_network():
+    """ResNet-50's small dense networks are to lie in between, and its SET: the smaller step counts."""
+    accuracy = {
+        ("Scratch", "original"): [0.60, 0.61],
+        ("Scratch", "sparsity-aware"): [0.62, 0.65],
+        ("SET", "sparsity-aware"): [0.63, 0.66],
+        ("RigL", "sparsity-aware"): [0.66, 0.67],
+        ("Lottery", "ticket"): [0.63, 0.60],
+        ("Small dense", "dense"): [0.64, 0.66],
+    }
+    rows = [(*cell, seed, x) for cell, both in accuracy.items() for seed, x in enumerate(both)]
+    table = pd.DataFrame(rows, columns=["method", "init", "seed", "accuracy"])
+    found = {name: sample.round(6).tolist() for name, sample in large.samples({"E3": table, "E4": table}).items()}
+    assert found == {
+        "E3.scratch": [2, 4], "E3.rigl": [4, 2], "E3.lottery": [3, -1], "E3.small": [2, 1],
+        "E4.scratch": [2, 4], "E4.rigl": [4, 2], "E4.lottery": [1, -5], "E4.small": [2, 1], "E4.set": [1, 1],
+    }  # fmt: skip
+    assert large.samples({}) == {}

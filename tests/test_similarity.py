@@ -263,3 +263,11 @@ def test_overlap_of_masks_counted_one_by_one(lenets):
     assert (similarity.overlap(a, a).overlap == 1).all()
     with pytest.raises(UsageError, match="replica by replica"):
         similarity.overlap(a, b[[0]])
+
+
+def test_overlaps_by_name(lenets):
+    masks = {str(number): prune.masks_at_random(lenets, 0.5, number) for number in range(3)}
+    found = similarity.overlaps(lenets, masks, "1").set_index(["masks", "seed"]).overlap
+    assert (found["1"] == 1).all()
+    one, other = (prune.apply(lenets, masks[name]) for name in "12")
+    assert found["2"].tolist() == similarity.overlap(one, other).overlap.tolist()

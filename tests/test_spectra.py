@@ -87,3 +87,19 @@ def test_a_network_that_failed_has_no_spectrum_and_the_others_have(tmp_path, toy
         true = spectra.measured(measure, [lenets], split, lanczos).ends()
         assert found.smallest.isna().tolist() == [False, True, False, True]
         assert found.smallest[[0, 2]].tolist() == true.smallest[[0, 2]].tolist()
+
+
+def test_before_and_after_an_update():
+    table = pd.DataFrame({"after": ["nothing"] * 2 + ["SET"] * 2 + ["RigL"] * 2, "eigenvalue": [0.0, 1.0] * 3})
+    figure, ax = plt.subplots()
+    spectra.around(ax, table.assign(density=[0.1, 0.1, 0.2, 0.2, 0.3, 0.3]), "RigL")
+    found = [(line.get_label(), line.get_ydata()[0]) for line in ax.lines]
+    assert found == [("right before", 0.1), ("right after", 0.3)]
+    plt.close(figure)
+
+
+def test_ends_in_words(spectrum):
+    named = Spectrum(spectrum.frame.assign(after=["one", "two", "three"]), spectrum.values, spectrum.weights)
+    table = spectra.ends_in_words({"exact": named, "by hand": named}).set_index("after")
+    assert table.columns.tolist() == ["smallest, exact", "smallest, by hand", "largest, exact", "largest, by hand"]
+    assert table.loc["one", ["smallest, exact", "largest, by hand"]].tolist() == ["-0.5", "200"]

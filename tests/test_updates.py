@@ -101,3 +101,19 @@ def test_a_layer_without_gradient_is_left_out(pair, toy):
     silent = [scaled(some, fc2=0.0) for some in pair]
     found = updates.by_layer(*silent, toy.train.evenly(60))
     assert np.isnan(found).all()
+
+
+def test_numbers_grow_at_updates_and_are_larger_in_a_method():
+    """Powers of ten by hand; a network that has no number at a step is averaged over the others."""
+    rows = [
+        (mask, when, method, step, 10.0 ** (power + mask + step / 10))
+        for mask in (0, 1)
+        for when, method, power in (("before", "RigL", 1), ("after", "RigL", 3), ("before", "SET", -1))
+        for step in (10, 20)
+    ]
+    ends = pd.DataFrame(rows, columns=["mask", "when", "method", "step", "size"])
+    assert updates.grown(ends, "size", "RigL", [10, 20]).to_dict() == pytest.approx({0: 2.0, 1: 2.0})
+    assert updates.larger(ends, "size", "RigL", "SET", [20]).to_dict() == pytest.approx({0: 2.0, 1: 2.0})
+    ends.loc[(ends["when"] == "after") & (ends["mask"] == 1) & (ends["step"] == 20), "size"] = np.nan
+    assert updates.grown(ends, "size", "RigL", [10, 20]).to_dict() == pytest.approx({0: 2.0, 1: 1.5})
+    assert updates.grown(ends, "size", "RigL", []).isna().all()

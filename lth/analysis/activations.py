@@ -54,3 +54,13 @@ def by_stage(table: pd.DataFrame, who: Sequence[str]) -> pd.DataFrame:
     inside = table[table.layer.str.startswith("layer") & ~table.layer.str.contains("downsample")]
     inside = inside.assign(stage=inside.layer.str.partition(".")[0])
     return inside.groupby([*who, "stage"], sort=False).zeros.mean().reset_index()
+
+
+def of_stage(stages: pd.DataFrame, way: str, levels: Sequence[int], stage: int) -> pd.Series:
+    """Mean of `zeros` over some levels in one stage of `by_stage`, by network; nothing where there are no stages.
+
+    stage: its place, counted from the end where negative.
+    """
+    names = sorted(stages.stage.unique())
+    rows = stages[(stages.way == way) & stages.level.isin(levels)]
+    return (rows[rows.stage == names[stage]] if names else rows).groupby("network").zeros.mean()

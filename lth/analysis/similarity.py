@@ -11,7 +11,7 @@ and in what is measured of several networks together it has no part.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from lth.data import Split
 from lth.errors import UsageError
-from lth.population import Population, classes
+from lth.methods import prune
+from lth.population import Population, Tensors, classes
 
 ALONE = "accuracy"  # the measure of `among` that every network has for itself
 
@@ -46,6 +47,13 @@ def overlap(a: Population, b: Population) -> pd.DataFrame:
         ours, both = ours + one.sum(1), both + (one * other).sum(1)
         by_chance = by_chance + one.sum(1) * other.mean(1)
     return a.frame.assign(overlap=(both / ours).cpu().numpy(), chance=(by_chance / ours).cpu().numpy())
+
+
+def overlaps(population: Population, masks: Mapping[str, Tensors], of: str) -> pd.DataFrame:
+    """The `overlap` of the masks with the name `of` with those of each name, which is in the column `masks`."""
+    one = prune.apply(population, masks[of])
+    parts = [overlap(one, prune.apply(population, other)).assign(masks=name) for name, other in masks.items()]
+    return pd.concat(parts, ignore_index=True)
 
 
 def mds(population: Population, seed: int = 0) -> pd.DataFrame:

@@ -63,3 +63,19 @@ def rise_at_ends(table: pd.DataFrame) -> pd.Series:
     """How many times larger the loss is at the ends of a `walk` than in its middle, as a power of ten, by network."""
     seen = np.log10(table.pivot(index="network", columns="distance", values="loss"))
     return (seen.iloc[:, 0] + seen.iloc[:, -1]) / 2 - seen.iloc[:, seen.shape[1] // 2]
+
+
+def sharper(table: pd.DataFrame, way: str, other: str, steps: Sequence[int]) -> pd.Series:
+    """By how many powers of ten the largest eigenvalue is larger in one `way` than in the `other`, mean over some steps
+    of training, by network."""
+    rows = table[table.step.isin(steps)].set_index(["network", "step", "way"])
+    logs = np.log10(rows.eigenvalue).unstack("way").groupby("network").mean()
+    return (logs[way] - logs[other]).dropna()
+
+
+def flatter(table: pd.DataFrame, ways: Sequence[str], other: str) -> pd.Series:
+    """How many points less the error rises around a network (`surface.rise`) than in the `other` way, mean of those of
+    the `ways` that are there, by network."""
+    rises = 100 * surface.rise(table, ["network", "way"], "error").unstack("way")
+    ways = [way for way in ways if way in rises]
+    return (rises[other] - rises[ways].mean(axis=1, skipna=False)).dropna()

@@ -9,6 +9,8 @@ layers' own `powers` is (`by_layer`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -57,3 +59,21 @@ def by_layer(before: Population, after: Population, split: Split) -> list[float]
     old, new = layer_norms(before, split), layer_norms(after, split)
     powers = (new / old).log10()
     return powers.where(powers.isfinite(), torch.nan).nanmean(1).tolist()
+
+
+def grown(ends: pd.DataFrame, column: str, method: str, steps: Sequence[int]) -> pd.Series:
+    """By how many powers of ten a number is larger right after an update than right before, mean over some steps.
+
+    ends: rows `mask`, `when` («before» or «after»), `method`, `step`, and the `column`. By mask.
+    """
+    return _mean_log(ends, column, method, "after", steps) - _mean_log(ends, column, method, "before", steps)
+
+
+def larger(ends: pd.DataFrame, column: str, method: str, other: str, steps: Sequence[int]) -> pd.Series:
+    """By how many it is larger in one method than in another right before updates, likewise."""
+    return _mean_log(ends, column, method, "before", steps) - _mean_log(ends, column, other, "before", steps)
+
+
+def _mean_log(ends: pd.DataFrame, column: str, method: str, when: str, steps: Sequence[int]) -> pd.Series:
+    rows = ends[(ends.method == method) & (ends.when == when)]
+    return np.log10(rows.pivot(index="mask", columns="step", values=column))[list(steps)].mean(axis=1)

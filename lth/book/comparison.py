@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,10 +93,42 @@ def learners(mean: float, spread: float) -> tuple[int, float]:
     return count, GUESS + (mean - GUESS) * PAPER_NETWORKS / count
 
 
-def by_unit(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A row per unit (mask), a column per cell (method, init): the i-th networks of all cells belong together."""
+def paper_means(row: str) -> pd.Series:
+    """The means of that table, by (method, init)."""
+    return paper_table(row).set_index(["method", "init"]).paper
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """With a column `network` that names the cell: the method, and its initial weights if there is a choice."""
+    name = table.method + ", " + table.init
+    return table.assign(network=name.str.removesuffix(", dense").str.removesuffix(", ticket"))
+
+
+def by_unit(table: pd.DataFrame, column: str | list[str]) -> pd.DataFrame:
+    """A row per unit (mask), a column per cell (method, init): the i-th networks of all cells belong together.
+
+    Of several columns the table is wider: (column, method, init).
+    """
     cells = ["method", "init"]
     return table.assign(unit=table.groupby(cells).cumcount()).pivot(index="unit", columns=cells, values=column)
+
+
+def of_learners(networks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`accuracy` of the networks that have learned, nan of others, and which have, both `by_unit`.
+
+    networks: `method`, `init`, `accuracy` and `learns` of each.
+    """
+    accuracy = networks.accuracy.where(networks.learns)
+    return by_unit(networks.assign(accuracy=accuracy), "accuracy"), by_unit(networks, "learns")
+
+
+def distance(networks: pd.DataFrame, row: str, cells: list[tuple[str, str]]) -> Callable[[Sequence[int]], float]:
+    """How far the networks of some units are from the paper's table, in points, as a function of the units' numbers.
+
+    Root mean square, over the `cells` (method, init), of our mean less the paper's.
+    """
+    ours, theirs = by_unit(networks, "accuracy")[cells].to_numpy(), paper_means(row)[cells].to_numpy()
+    return lambda units: float(np.sqrt(((ours[units].mean(axis=0) - theirs) ** 2).mean()))
 
 
 def cell_by_cell(networks: pd.DataFrame, row: str, caption: str, name: str) -> Table:
@@ -137,3 +169,32 @@ def cell_by_cell(networks: pd.DataFrame, row: str, caption: str, name: str) -> T
             line["apart"] = Markup(f"**{words}**") if far else words
         lines.append(line)
     return Table(pd.DataFrame(lines, dtype=object).fillna("–"), caption, name)
+
+
+def in_settings(
+    networks: Mapping[str, pd.DataFrame], row: str, once: Collection[str], distances: Mapping[str, float]
+) -> pd.DataFrame:
+    """`cell_by_cell` of networks trained in several settings, side by side; a last line has the `distances`.
+
+    networks: setting → table. once: methods whose networks are the same in all settings, and told in the first.
+    """
+    shown = pd.DataFrame()
+    for setting, table in networks.items():
+        found = cell_by_cell(table, row, "", "").frame.set_index(["method", "initial weights"])
+        if shown.empty:
+            shown = found[["paper"]]
+        else:
+            found[found.index.get_level_values(0).isin(once)] = "–"
+        shown = shown.assign(**{f"{column}, {setting}": found[column] for column in ("here", "apart")})
+    shown.loc[("distance", "points"), :] = "–"
+    for setting, far in distances.items():
+        shown.loc[("distance", "points"), f"here, {setting}"] = f"{far:.2f}"
+    return shown.reset_index()
+
+
+def how_many_learn(networks: pd.DataFrame, by: Sequence[str], mark: str) -> pd.DataFrame:
+    """How many networks `learns`, «3 of 4», a row per group `by`; a column for those of which `mark` is true, and one
+    for the others."""
+    found = networks.groupby([*by, mark], sort=False).learns.agg(["sum", "size"])
+    found = (found["sum"].astype(str) + " of " + found["size"].astype(str)).unstack()
+    return found.reindex(columns=[True, False]).fillna("–").reset_index()

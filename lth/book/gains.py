@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from lth.book import estimates
+from lth.book.estimates import Estimate
+
 DENSE = [0]
 
 
@@ -36,6 +39,15 @@ class Gains:
         sparse, dense = self.gain(way, levels).align(self.gain(way, DENSE), join="inner")
         return sparse - dense
 
+    def by_level(self, ways: Sequence[str], left: Mapping[int, float]) -> pd.DataFrame:
+        """The gains of some ways at each level: `network`, `gain`, `way`, `level`, and the `left` of a level."""
+        parts = [
+            self.gain(way, [level]).rename("gain").reset_index().assign(way=way, level=level, left=share)
+            for way in ways
+            for level, share in left.items()
+        ]
+        return pd.concat(parts, ignore_index=True)
+
     def growth(self, way: str, left: Mapping[int, float]) -> pd.Series:
         """How many points the gain rises each time that the weights left (level → share) are halved."""
         by_level = pd.concat([self.gain(way, [level]) for level in left], axis=1).dropna()
@@ -53,3 +65,15 @@ class Gains:
 def better(*samples: pd.Series) -> pd.Series:
     """Of several samples that with the best mean."""
     return max(samples, key=np.mean)
+
+
+def least(architectures: Sequence[Gains], way: str, levels: Sequence[int]) -> Estimate | list[float]:
+    """The smallest of the architectures' mean gains; units are networks, those that are known in all of them.
+
+    [] where these are not two at least.
+    """
+    known = pd.concat([one.gain(way, levels) for one in architectures], axis=1, join="inner").dropna()
+    gains = np.ascontiguousarray(known.to_numpy().T)
+    if len(known) < 2:
+        return []
+    return estimates.bootstrap(lambda units: gains[:, units].mean(1).min(), len(known))

@@ -12,12 +12,16 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lth.book.comparison import paper_table
+from lth.book.chapter import Chapter
+from lth.book.comparison import by_unit, paper_table
 from lth.book.settings import ImageNet
 from lth.book.speed import BENCHMARKS
+from lth.methods import init, prune, sparse_init
+from lth.methods.distribution import erk, random_masks
 from lth.methods.dst import DST
-from lth.methods.prune import Gradual
 from lth.models import Model
+from lth.population import concat
+from lth.training.plan import Run
 from lth.training.recipe import Recipe
 
 SPARSITY = 0.8
@@ -64,10 +68,10 @@ class Column:
             precision=self.precision,
         )
 
-    def gradual(self) -> Gradual:
+    def gradual(self) -> prune.Gradual:
         """Magnitude pruning, for the ticket's mask: ResNet-50's schedule [E, Table 3], in proportion."""
         start, end, every = (max(1, round(self.steps * share)) for share in (5 / 32, 8 / 32, 2 / 32))
-        return Gradual(SPARSITY, start, max(end, start + 1), every, self.dense)
+        return prune.Gradual(SPARSITY, start, max(end, start + 1), every, self.dense)
 
     def rules(self, block: int) -> dict[str, dict[str, DST]]:
         """Scratch, SET and RigL: the mask updates that `train` takes. block: images that give RigL's gradient."""
@@ -100,6 +104,47 @@ def smaller(model: Model, dense: str) -> Model:
     widest = math.ceil(64 * math.sqrt(left / count(model))) + 4  # weights grow with the square of the width
     narrower = (replace(model, widths=(width,)) for width in range(widest, 0, -1))
     return next((one for one in narrower if count(one) <= left), replace(model, widths=(1,)))
+
+
+def trained(chapter: Chapter, column: Column) -> list[Run]:
+    """All that is trained for a column of the table: dense, pruned, tickets, small dense, and three ways to train under
+    random masks (ERK) with three kinds of initial weights each (He's, factor 2 and fan-in)."""
+    images, settings, how, early = chapter.imagenet, chapter.parameters, column.recipe(), column.rewind
+    net = Model(column.model, images.shape, images.classes)
+    some = range(settings.first_seed, settings.first_seed + settings.imagenet_seeds)
+    first = init.kaiming_normal(net, some, init="dense").to(chapter.device)
+    both = concat([first.label(method=method) for method in ["Baseline", "Pruned"]])
+    pruning = chapter.train(both, how, images, updates={"Pruned": column.gradual()}, keep=[early])
+    last, before = (some_of[both.frame.method == "Pruned"] for some_of in [pruning.final, pruning.at(early)])
+    ticket = prune.rewind(last, before).label(method="Lottery", init="ticket")
+    little = init.kaiming_normal(smaller(net, column.dense), some, init="dense")
+    little = little.to(chapter.device).label(method="Small dense")
+    runs = [pruning, chapter.train(ticket, column.recipe(early), images), chapter.train(little, how, images)]
+    masked = prune.apply(first, random_masks(first, erk(net, SPARSITY, {column.dense} - {""})))
+    masked = masked.label(init="original")
+    liu = sparse_init.normal(masked, "forward", "layer", scale=2).label(init="Liu")
+    aware = sparse_init.normal(masked, "forward", scale=2).label(init="sparsity-aware")
+    for method, rules in column.rules(settings.block).items():
+        start = concat([masked, liu, aware]).label(method=method)
+        runs.append(chapter.train(start, how, images, updates=rules))
+    return runs
+
+
+def samples(networks: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+    """The samples of the claims E3 and E4, in points, from the tables that `beside` takes."""
+    found = {}
+    for row, table in networks.items():
+        cells = 100 * by_unit(table, "accuracy")
+        masked, aware = (cells["Scratch", kind] for kind in ("original", "sparsity-aware"))
+        rigl, random = (cells[method, "sparsity-aware"] for method in ("RigL", "SET"))
+        ticket, little = cells["Lottery", "ticket"], cells["Small dense", "dense"]
+        found |= {f"{row}.scratch": aware - masked, f"{row}.rigl": rigl - aware}
+        if row == "E3":
+            found |= {"E3.lottery": ticket - masked, "E3.small": rigl - little}
+        else:
+            found |= {"E4.lottery": ticket - aware, "E4.small": np.minimum(rigl - little, little - aware)}
+            found["E4.set"] = np.minimum(random - aware, rigl - random)
+    return found
 
 
 def beside(networks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

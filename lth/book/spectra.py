@@ -6,7 +6,7 @@ even near zero, logarithmic far from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -86,6 +86,26 @@ def prepare(ax: Axes, table: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     ax.set(xlabel="eigenvalue (axis stretched around 0)", ylabel="share per unit of the axis")
+
+
+def around(ax: Axes, table: pd.DataFrame, update: str) -> None:
+    """The curves right before an update and right after it. table: with `after`, which is «nothing» or the `update`."""
+    for after, style, label in (("nothing", "-", "right before"), (update, "--", "right after")):
+        curve = table[table.after == after]
+        ax.plot(curve.eigenvalue, curve.density, style, label=label)
+    prepare(ax, table)
+    ax.set(title=update)
+    ax.legend()
+
+
+def ends_in_words(found: Mapping[str, Spectrum]) -> pd.DataFrame:
+    """Smallest and largest eigenvalue of each network, told apart by the column `after`, as found in several ways."""
+    told = {
+        f"{end}, {name}": spectrum.ends().set_index("after")[end].map("{:.3g}".format)
+        for end in ("smallest", "largest")
+        for name, spectrum in found.items()
+    }
+    return pd.DataFrame(told).reset_index()
 
 
 def frames(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, list[Curve]]:
