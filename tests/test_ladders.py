@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import double
 
-from lth.analysis import ladders, landscape, returns
+from lth.analysis import ladders, landscape, returns, weights
 from lth.methods import init, prune
 from lth.models import Model
+from lth.training.plan import Run
 
 LENET = Model("lenet_300_100", widths=(12, 8))
 CONV = Model("resnet8", (1, 28, 28), 10)
@@ -106,3 +107,17 @@ def test_the_mean_over_groups_of_weights(levels, toy):
     cosines = returns.cosines(levels[1], levels[0], groups)
     angles = ladders.right_angles(cosines.cosine).groupby(cosines.network).mean()
     assert ladders.turns_of(groups, levels, [1]) == pytest.approx(angles.to_numpy())
+
+
+def test_accuracies_by_run(levels, toy):
+    runs = [Run(level, level.frame, {}, 0.0, {}) for level in levels]
+    found = ladders.accuracy_by_run(runs, toy.test)
+    assert [own.tolist() for own in found] == [(100 * level.evaluate(toy.test).accuracy).tolist() for level in levels]
+
+
+def test_weights_left_of_one_network(levels):
+    found = ladders.weights_left({("IMP", "sgd"): levels, ("reinit", "sgd"): levels[::-1]}, 2, replica=1)
+    for method, level in (("IMP", levels[2]), ("reinit", levels[0])):
+        own = found[found.method == method]
+        assert own.weight.tolist() == weights.kept(level, 1).tolist() and set(own.arm) == {"sgd"}
+    assert not found.index.duplicated().any()

@@ -13,6 +13,7 @@ from lth.analysis.rounds import Measure, distances
 from lth.data import Split
 from lth.methods import imp, prune
 from lth.population import Population, concat
+from lth.training.plan import Run
 
 Levels = Sequence[Population]  # the networks of all rounds, dense ones first
 Ladders = Mapping[tuple[str, str], Levels]  # by method and arm, which is a way to train
@@ -30,6 +31,11 @@ def accuracies(ladders: Ladders, split: Split) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).assign(accuracy=lambda table: 100 * table.accuracy)
 
 
+def accuracy_by_run(runs: Sequence[Run], split: Split) -> list[np.ndarray]:
+    """Accuracy (%) of the networks that each run of `imp.ladder` ended with, (R,) each."""
+    return [100 * run.final.evaluate(split).accuracy.to_numpy() for run in runs]
+
+
 def thresholds(ladders: Ladders, ratio: float) -> pd.DataFrame:
     """The `threshold` below which a share `ratio` of the weights left lies, which the next round would prune."""
     rows = []
@@ -39,6 +45,15 @@ def thresholds(ladders: Ladders, ratio: float) -> pd.DataFrame:
             about = {"method": method, "arm": arm, "level": level, "left": weights.left(trained)}
             rows.append(trained.frame[["network"]].assign(**about, threshold=cut))
     return pd.concat(rows, ignore_index=True)
+
+
+def weights_left(ladders: Ladders, level: int, replica: int = 0) -> pd.DataFrame:
+    """The weights left of one network of each ladder at a level: `weight`, `method`, `arm`."""
+    tables = [
+        pd.DataFrame({"weight": weights.kept(levels[level], replica), "method": method, "arm": arm})
+        for (method, arm), levels in ladders.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def overlap_with_largest(dense: Population, levels: Levels, which: Sequence[int]) -> pd.DataFrame:

@@ -173,11 +173,14 @@ def members(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def _barriers(ax: Axes, table: pd.DataFrame, x: str, hue: str, epsilon: float, ticks: Sequence[int]) -> None:
+def _barriers(ax: Axes, table: pd.DataFrame, x: str, hue: str, epsilon: float) -> None:
     figures.lines(ax, table, x, "barrier", hue, ANYTHING)
     figures.threshold(ax, epsilon)
     ax.set(ylabel="barrier (points of test error)")
-    ax.set_xticks(ticks, ticks)
+
+
+def _from_zero(ax: Axes, epsilon: float) -> None:
+    """To be called last: limits are then those of all that is in the axes."""
     ax.set_yscale("symlog", linthresh=epsilon)
     ax.set_ylim(bottom=0)
 
@@ -186,8 +189,9 @@ def robust(table: pd.DataFrame, epsilon: float) -> Figure:
     """The barrier that each kind of push makes, over the level, a panel for each step from which is trained."""
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True)
     for ax, (step, some) in zip(axes, table[table.statistics == "interpolated"].groupby("rewind"), strict=True):
-        _barriers(ax, some, "level", "push", epsilon, sorted(table.level.unique()))
-        ax.set(xlabel="level of the solution", title=f"from step {step}")
+        _barriers(ax, some, "level", "push", epsilon)
+        ax.set(xlabel="level of the solution", xticks=sorted(table.level.unique()), title=f"from step {step}")
+        _from_zero(ax, epsilon)
     figures.legend_below(fig, ["push"])
     return fig
 
@@ -198,10 +202,12 @@ def stability(copies: pd.DataFrame, epsilon: float, step: int) -> Figure:
     steps = sorted(copies.step.unique())
     fig, panels = by_statistics(copies.assign(network=names), 4.2, "statistics {}", sharey=True)
     for ax, some in panels:
-        ax.set_xscale("symlog", linthresh=max(1, steps[1]))
-        _barriers(ax, some, "step", "network", epsilon, steps)
+        _barriers(ax, some, "step", "network", epsilon)
         ax.axvline(step, color="grey", linewidth=1)
+        ax.set_xscale("symlog", linthresh=max(1, steps[1]))
+        ax.set_xticks(steps, steps)
         ax.set(xlabel="step τ from which the copies part")
+        _from_zero(ax, epsilon)
         ax.legend(title="")
     return fig
 
