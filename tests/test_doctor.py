@@ -114,6 +114,7 @@ def test_every_architecture_is_looked_at_those_that_chapters_train_first():
     assert names.index("resnet20") < names.index("resnet50") and names[-1] == "resnet50_imagenet"
     on_a_gpu = [(what, way) for what, way, _ in doctor.checks("cuda")]
     assert set(on_a_gpu) >= {(name, way) for name in OWN for way in ("eager", "compiled", "recorded")}
+    assert ("convolution", "fused") in on_a_gpu
     on_a_cpu = {(what, way): check for what, way, check in doctor.checks("cpu")}
     assert on_a_cpu["any", "recorded"] == "no GPU: not tried" and "left out on a CPU" in on_a_cpu["resnet50", "eager"]
 

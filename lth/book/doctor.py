@@ -110,8 +110,10 @@ def checks(device: str) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]
         for way in WAYS if device == "cuda" else ["eager"]:
             yield name, way, partial(one_step, name, device, way, judge)
     if device == "cpu":
-        for way in ("compiled", "recorded"):
+        for way in ("compiled", "recorded", "fused"):
             yield "any", way, "no GPU: not tried"
+    else:
+        yield "convolution", "fused", partial(fused_convolution, device)
 
 
 def architectures() -> list[str]:
@@ -235,6 +237,40 @@ def halved(device: str) -> dict[str, Any]:
     wrong += ["the halves do not end where the whole does"] if not off <= 1e-3 else []
     result = {"result": "wrong" if wrong else "well", "note": "; ".join(wrong)}
     return result | {"weights_off": off, "first_step_seconds": clock(device) - begun}
+
+
+def fused_convolution(device: str, replicas: int = 16, batch: int = 128, times: int = 50) -> dict[str, Any]:
+    """Batch norm, ReLU, a convolution of ResNet-20 and its moments, by `lth.models.fused` and by PyTorch's layers.
+
+    In half precision with ten bits: Triton's interpreter, which tests this, has no bf16; a GPU is as fast with either.
+    """
+    from lth.models import fused  # needs Triton, which not every machine has
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, replicas * 16, 32, 32, generator=generator).to(device, torch.float16)
+    weight = (0.1 * torch.randn(replicas, 16, 16, 3, 3, generator=generator)).to(device, torch.float16)
+    norm = torch.randn(2, replicas, 16, generator=generator).to(device)
+
+    def layers(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        scale, shift = (part.flatten()[:, None, None].to(x.dtype) for part in norm)
+        y = F.conv2d((scale * x + shift).relu(), weight.flatten(0, 1), padding=1, groups=replicas)
+        variance, mean = torch.var_mean(y.float(), (0, 2, 3), correction=0)
+        return y, mean.view(replicas, -1), variance.view(replicas, -1)
+
+    compiled, milliseconds = torch.compile(layers), {}
+    ways = {"fused": lambda: fused.convolution(x, weight, (*norm,), padding=1), "layers": lambda: compiled(x, weight)}
+    for name, way in ways.items():
+        way(), way()
+        begun = clock(device)
+        for _ in range(times):
+            way()
+        milliseconds[name] = 1e3 * (clock(device) - begun) / times
+    pairs = zip(ways["fused"](), layers(x.float(), weight.float()), strict=True)
+    off = max(float((found.float() - exact).abs().max() / exact.abs().max()) for found, exact in pairs)
+    if not off <= 0.01:
+        return {"result": "wrong", "note": f"off by {off:.1e} of the largest number"}
+    ratio = milliseconds["layers"] / milliseconds["fused"]
+    return {"note": f"{ratio:.2g} times as fast as PyTorch's layers", "milliseconds": milliseconds["fused"]}
 
 
 @contextlib.contextmanager
