@@ -30,6 +30,7 @@ def small(toy, tmp_path, monkeypatch):
     start = start.label(seed=range(20, 26), solution=solutions * 3)
     store = Store(tmp_path / "store", Archives(tmp_path / "none"))
     run = store.train(start, toy, Recipe(steps=8, batch_size=8, lr=0.1))
+    store.train(start[:2], toy, Recipe(steps=9, batch_size=8, lr=0.1))  # at another scale
     names = [f"runs/{folder.name}" for folder in (store.root / "runs").iterdir()]
     pack(names, store.root, tmp_path / "networks" / "lt_basin.zip")
     monkeypatch.setattr(networks, "SHIPPED", tmp_path / "networks")
@@ -38,7 +39,8 @@ def small(toy, tmp_path, monkeypatch):
 
 def test_published_networks_are_those_that_were_trained(small):
     _, final = small
-    found = published("lt_basin", method="LT")
+    assert sorted(published("lt_basin", method="LT").frame.steps) == [8] * 4 + [9] * 2
+    found = published("lt_basin", method="LT", steps=8)
     assert found.seeds == [20, 21, 22, 23] and set(found.frame.method) == {"LT"}
     assert torch.equal(found.theta(), final[:4].theta()) and torch.equal(found.theta_mask(), final[:4].theta_mask())
     assert published("lt_basin", solution=8, method="Scratch").seeds == [25]
@@ -51,7 +53,7 @@ def test_published_networks_are_those_that_were_trained(small):
 def test_the_example_of_the_page_runs(small, capsys):
     dense, final = small
     space: dict = {}
-    exec(EXAMPLE, space)
+    exec(EXAMPLE.replace("3000", "8"), space)
     weights = {n for n in final.masks}
     for place, solution in enumerate([7, 8]):
         shares = []
@@ -67,7 +69,7 @@ def test_the_example_of_the_page_runs(small, capsys):
 
 def test_the_example_runs_on_the_published_networks():
     try:
-        published("lt_basin", method="LT")
+        published("lt_basin", method="LT", steps=3000)
     except LthError as none:
         pytest.skip(f"no ticket of lt_basin travels yet: {none}")
     space: dict = {}

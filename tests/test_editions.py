@@ -74,13 +74,14 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
 def basin() -> dict[str, list[float]]:
     """How far tickets and scratch networks end from their pruning solution, from the networks alone."""
     folder = PUBLISHED / "lt_basin" / "data"
-    solutions = published("lt_basin", model="lenet5", method="Pruned (diff. init.)")
+    own = {"model": "lenet5", "steps": claims.stamp(PUBLISHED / "lt_basin")["parameters"]["steps"]}
+    solutions = published("lt_basin", method="Pruned (diff. init.)", **own)
     solutions = solutions[np.argsort(solutions.frame.solution)]
     order = {number: r for r, number in enumerate(solutions.frame.solution)}
     means = {}
     told = pd.read_csv(folder / "distances.csv").set_index(["method", "seed"])
     for method in ("LT", "Scratch (diff. init.)"):
-        ends = published("lt_basin", model="lenet5", method=method)
+        ends = published("lt_basin", method=method, **own)
         target = solutions[[order[number] for number in ends.frame.solution]]
         found = ends.frame.assign(d_final=similarity.l2_distances(ends, target).diagonal())
         here = told.loc[[(method, seed) for seed in found.seed]]

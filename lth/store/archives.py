@@ -74,8 +74,9 @@ class Archives:
 def published(chapter: str, archives: Archives | None = None, **labels: object) -> Population:
     """The trained networks that travel with a chapter: those that carry these labels, such as method="LT".
 
-    archives: those of the book if not given. The frame has the labels that the networks were trained under. LthError
-    where no network of the chapter travels, UsageError where none has such labels or several architectures have them.
+    archives: those of the book if not given. The frame has the labels that the networks were trained under, and for how
+    many `steps`, which can be asked for as well. LthError where no network of the chapter travels, UsageError where
+    none has such labels or several architectures have them.
     """
     from lth.population import Population, concat
 
@@ -83,11 +84,12 @@ def published(chapter: str, archives: Archives | None = None, **labels: object) 
     for name in archives.files:
         if name.startswith("runs/") and archives.chapter(name) == chapter:
             meta = json.loads(archives.read(f"{name}/meta.json"))
-            row = {"model": meta["model"], **meta["replica"]}
-            for label, value in row.items():
+            row = {"steps": meta["recipe"]["steps"], **meta["replica"]}
+            told = row | {"model": meta["model"]}
+            for label, value in told.items():
                 seen.setdefault(label, set()).add(value)
-            if all(row.get(label) == value for label, value in labels.items()):
-                found.append((name, meta["replica"]))
+            if all(told.get(label) == value for label, value in labels.items()):
+                found.append((name, row))
     if not seen:
         raise LthError(f"no networks of {chapter} travel with the book: `lth run {chapter}` trains some")
     if not found:
