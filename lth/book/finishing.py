@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from lth.book import came_out, notes
+from lth.book import came_out, drawn, notes
 from lth.book.claims import Finding, findings, ledger, shown, stamp
 from lth.book.presets import PRESETS, parameters
 from lth.book.scorecard import counted, number_of, strip, title
@@ -156,7 +156,7 @@ def ends(cell: dict[str, Any], cells: list[dict[str, Any]], folder: Path, told: 
     count = units(tables[0]) if tables and tables[0].is_file() else ""
     words = ", ".join(part for part in (setting, count) if part)
     parts = [f"{words[0].upper()}{words[1:]}." if words else ""]
-    parts += [T_INTERVAL] if draws_intervals(cell, cells) and "95 %" not in caption else []
+    parts += [T_INTERVAL] if drawn.intervals(cell, cells) and "95 %" not in caption else []
     rows = [row for line in shown() if about["name"] in line.ours for row in line.rows]
     links = {row: next((claim.id for claim in ledger().values() if claim.row == row), "") for row in rows}
     claims = ", ".join(f'<a href="../book/scorecard.html#{claim}">{row}</a>' for row, claim in links.items() if claim)
@@ -181,16 +181,6 @@ def units(table: Path) -> str:
             n = data.groupby(groups)[name].nunique().max() if groups else data[name].nunique()
             return f"n = {n} {words}" if n > 1 else ""
     return ""
-
-
-def draws_intervals(cell: dict[str, Any], cells: list[dict[str, Any]]) -> bool:
-    """Whether a cell draws intervals of a mean, itself or by a function of the notebook."""
-    source = _text(cell)
-    code = "\n".join(_text(other) for other in cells if other["cell_type"] == "code")
-    blocks = re.split(r"^(?=\S)", code, flags=re.MULTILINE)
-    draw = re.compile(r"t_interval|figures\.lines\(")
-    helpers = [m[1] for block in blocks if draw.search(block) and (m := re.match(r"def (\w+)\(", block))]
-    return bool(draw.search(source)) or any(re.search(rf"\b{name}\(", source) for name in helpers)
 
 
 def _linked(row: re.Match[str]) -> str:
