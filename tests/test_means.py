@@ -60,6 +60,17 @@ def test_curves_go_through_the_means_in_the_order_asked_for():
     plt.close()
 
 
+@pytest.mark.parametrize(("networks", "there"), [(1, False), (2, True), (5, True), (6, False)])
+def test_few_networks_are_dots_beside_their_mean(networks, there):
+    table = pd.DataFrame({"x": 1, "y": np.arange(networks) / 10, "way": "a"})
+    for draw in (side_by_side, lambda ax, *words: curves(ax, *words, ["a"])):
+        _, ax = plt.subplots()
+        draw(ax, table, "x", "y", "way")
+        dots = [line for line in ax.lines if line.get_marker() == "."]
+        assert [sorted(line.get_ydata()) for line in dots] == [sorted(table.y)] * there
+        plt.close()
+
+
 def test_a_kind_of_network_has_one_colour_and_others_have_none_of_those():
     told = figures.colours(["LTH", "skip", "Mish", "LTH"])
     assert list(told) == ["LTH", "skip", "Mish"] and told["LTH"] == figures.colours(["IMP"])["IMP"]
@@ -71,7 +82,9 @@ def test_lines_go_through_means_in_the_colours_of_their_kinds():
     fig, ax = plt.subplots()
     table = pd.DataFrame({"left": [1, 1, 2, 2] * 2, "y": [1.0, 3, 5, 7, 2, 2, 4, 4], "way": ["LT"] * 4 + ["x"] * 4})
     figures.lines(ax, table, "left", "y", "way", (0.5, 6.5))
-    heights = np.concatenate([path.vertices[:, 1] for band in ax.collections for path in band.get_paths()])
+    *bands, dots = ax.collections
+    heights = np.concatenate([path.vertices[:, 1] for band in bands for path in band.get_paths()])
+    assert sorted(dots.get_offsets()[:, 1]) == sorted(table.y)
     assert heights.min() == 0.5 and heights.max() == 6.5
     figures.threshold(ax, 2.5)
     first, other = ax.lines[:2]

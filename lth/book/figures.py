@@ -108,17 +108,28 @@ def each_network(ax: Axes, table: pd.DataFrame, y: str, colours: Mapping[str, An
         line.set(linewidth=2, alpha=1)
 
 
+FEW = 5  # networks of a kind; up to so many, each is a dot beside their mean and its interval
+
+
+def few(table: pd.DataFrame, by: Sequence[str], y: str) -> bool:
+    """Whether the largest group of a table has several numbers, but not more than `FEW`."""
+    return 1 < table.groupby(list(by))[y].count().max() <= FEW
+
+
 def lines(
     ax: Axes, table: pd.DataFrame, x: str, y: str, hue: str, bounds: tuple[float, float] = (-math.inf, math.inf),
     **looks: Any,
 ) -> None:  # fmt: skip
     """A line through the means of each kind of `hue`, with bands of 95 % that end where values end: at `bounds`.
 
-    looks: more for seaborn's `lineplot`.
+    Where there are few networks, each is a dot. looks: more for seaborn's `lineplot`.
     """
     looks = {"markers": True, "dashes": False, "palette": colours(table[hue])} | looks
     looks["errorbar"] = lambda samples: tuple(np.clip(t_interval(samples), *bounds))
     sns.lineplot(table, x=x, y=y, hue=hue, style=hue, ax=ax, **looks)
+    if looks["markers"] and few(table, [hue, x], y):
+        dots = {"hue": hue, "palette": looks["palette"], "s": 10, "alpha": 0.6, "linewidth": 0, "legend": False}
+        sns.scatterplot(table, x=x, y=y, ax=ax, **dots)
 
 
 def threshold(ax: Axes, height: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from lth.book.figures import colours, t_interval
+from lth.book.figures import colours, few, t_interval
 
 MARKERS = "oXsPDv^<>*"
 ANYTHING = (-math.inf, math.inf)
@@ -44,8 +44,9 @@ def side_by_side(
 ) -> None:  # fmt: skip
     """A mean and its interval for each category of `x`, beside each other for each of `hue`.
 
-    lying: categories from top to bottom. dots: single networks too.
+    lying: categories from top to bottom. dots: single networks too, as always where there are few.
     """
+    dots = dots or few(table, [x, hue] if hue else [x], y)
     categories = list(dict.fromkeys(table[x]))
     kinds = list(dict.fromkeys(table[hue])) if hue else [None]
     colour = colours(kinds)
@@ -58,7 +59,7 @@ def side_by_side(
         _bars(ax, places, found, lying=lying, label=kind, markersize=5 if dots else 8, **looks)
         if dots:
             where = some[x].map({category: categories.index(category) + shift + 0.12 for category in categories})
-            ax.plot(where, some[y], ".", color="0.45", markersize=5)
+            ax.plot(*([some[y], where] if lying else [where, some[y]]), ".", color="0.45", markersize=5)
     if lying:
         ax.set_yticks(range(len(categories)), categories)
         ax.set_ylim(len(categories) - 0.5, -0.5)
@@ -76,13 +77,18 @@ def curves(
     """A curve through the means of each of `order`, whose number in it is its marker; intervals as bars.
 
     apart: factor between the places of one curve's points and the next one's, so that bars do not hide each other.
+    Where there are few networks, each is a dot.
     """
-    colour = colours(order)
+    colour, dots = colours(order), few(table, [hue, x], y)
     for number, kind in enumerate(order):
         found = means(table[table[hue] == kind], [x], y, bounds, log).sort_values(x)
         kept = {"color": colour[kind], "marker": MARKERS[number % len(MARKERS)], "markersize": 6}
-        places = found[x].to_numpy(float) * apart ** (number - (len(order) - 1) / 2)
+        shift = apart ** (number - (len(order) - 1) / 2)
+        places = found[x].to_numpy(float) * shift
         _bars(ax, places, found, label=kind, **kept | {"markeredgecolor": "white"} | looks)
+        if dots:
+            some = table[table[hue] == kind]
+            ax.plot(some[x] * shift, some[y], ".", color=colour[kind], markersize=4, alpha=0.6)
 
 
 def _bars(ax: Axes, places: np.ndarray, found: pd.DataFrame, lying: bool = False, **looks: Any) -> None:
