@@ -547,7 +547,7 @@ SHORTER = {  # every operation of the pretended GPU goes through Python
     "lt_basin": {"steps": 20, "prune_start": 5, "prune_end": 10},
     "tweaks": {"others": []},
     "rti_repulsion": {"subset": 0.2},
-    "lcs_geometry": {"seeds": 2, "dense_seeds": 3},
+    "lcs_geometry": {"dense_seeds": 3},
 }
 
 

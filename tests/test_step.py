@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -37,10 +38,10 @@ OPTIONS = NARROW | {
 }
 
 
-def networks(name: str, replicas: int = 2) -> Population:
+def networks(name: str, replicas: int = 2, **options: Any) -> Population:
     """Half-pruned networks of ten classes in float64, for small images."""
     side = 64 if name.endswith("imagenet") else 16  # so that batch norm has more than one pixel to go by
-    model = Model(name, SMALL.get(name, (3, side, side)), 4, **OPTIONS.get(name, {}))
+    model = Model(name, SMALL.get(name, (3, side, side)), 4, **OPTIONS.get(name, {}) | options)
     population = double(init.kaiming_normal(model, seeds=range(replicas), method="dense"))
     return prune.apply(population, prune.magnitude_masks(population, 0.5))
 
@@ -150,7 +151,7 @@ def test_outputs_do_not_depend_on_the_way_they_are_computed():
 @pytest.mark.threads
 def test_a_large_network_does_not_depend_on_the_others_either():
     """It has all cores to itself, alone or not."""
-    population = networks("resnet18")
+    population = networks("resnet18", widths=(64,))
     assert train_module.threads_each(population) == torch.get_num_threads()
     assert train_module.threads_each(networks("lenet5")) == 1
     data, recipe = data_for(population), Recipe(steps=2, batch_size=4)
