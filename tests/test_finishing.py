@@ -56,7 +56,7 @@ def test_a_page_has_what_its_execution_says(executed):
     first = notebook["cells"][0]["source"]
     assert first.startswith("# The basin\n\nThe claim.\n\n::::{div} opening")
     assert first.endswith("## Parameters\n\nThese.")
-    badge = ("[LeNet5 on scikit-learn's digits]", "[n = 4]", "steps 700 for 600]")
+    badge = ("[LeNet5 on scikit-learn's digits]", "[n = 4]", "preset quick, but with steps 700 in place of 600]")
     assert all(words in first for words in (*badge, "#E8.d_final", "{numref}`fig-paths`"))
     caption = notebook["cells"][2]["metadata"]["mystnb"]["figure"]["caption"]
     assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and finishing.T_INTERVAL in caption
@@ -77,6 +77,19 @@ def test_a_borrowed_page_and_one_without_a_stamp(executed):
     finishing.finish(notebook, "lt_basin", folder, borrowed=True)
     assert notebook["cells"][0]["source"].startswith("# The basin\n\n:::{note}")
     assert "{.ran}" in notebook["cells"][0]["source"]  # only that it is not known
+
+
+def test_a_page_whose_run_is_older_than_its_tests_says_so(executed):
+    notebook, folder = executed
+    own = [claim for claim in claims.ledger().values() if claim.chapter == "lt_basin" and not claim.needs]
+    changed = [claim for claim in own if claim.version]
+    told = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    fresh = {claim.id: claims.judge(claim, [], told["parameters"]) for claim in own}
+    assert finishing.older(own, told, fresh) == []
+    old = fresh | {changed[0].id: fresh[changed[0].id].model_copy(update={"test": "2001-01-01"})}
+    (words,) = finishing.older(own, told, old)
+    assert f"are of 2031-01-01. 1 of its {len(own)} claims" in words and changed[0].version in words
+    assert finishing.older(own, {}, old) == []  # nothing was run
 
 
 def test_what_a_cell_says_of_its_networks_comes_first(executed):

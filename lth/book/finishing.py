@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lth.book import came_out, drawn, notes
-from lth.book.claims import Finding, findings, ledger, shown, stamp
+from lth.book.claims import Claim, Finding, findings, ledger, shown, stamp
 from lth.book.presets import PRESETS, parameters
 from lth.book.scorecard import counted, number_of, strip, title
 from lth.book.settings import CHAPTER_PARAMETERS
@@ -88,14 +89,30 @@ def opening(chapter: str, folder: Path, told: dict[str, Any], found: dict[str, F
     """The box under a chapter's title: what was run, what came out, claim by claim, and the figure that says most."""
     claims = [claim for claim in ledger().values() if claim.chapter == chapter]
     words = notes.words(folder.parent, chapter)
-    lines = ["::::{div} opening", badge(chapter, told), ""]
+    lines = ["::::{div} opening", badge(chapter, told), "", *older(claims, told, found), ""]
     lines += [f"**What came out.** {words}" if words else "", ""]
     lines += [f"{counted([claim for claim in claims if not claim.check], found)}; a square for each claim:", ""]
     return "\n".join([*lines, strip(claims, found, "../book/scorecard.html"), "", key, "::::"])
 
 
+def older(claims: Sequence[Claim], told: dict[str, Any], found: dict[str, Finding]) -> list[str]:
+    """What a reader must know of a page whose run is older than tests of its claims; nothing where it is not."""
+    judged = {finding.id: finding.test for finding in found.values()}
+    claims = [claim for claim in claims if not claim.needs]
+    since = [claim for claim in claims if claim.version != judged.get(claim.id, "")]
+    if not since or "finished" not in told:
+        return []
+    day = told["finished"].partition("T")[0]
+    return [
+        f"**An older run.** Code, figures, tables and verdicts on this page are of {day}. {len(since)} of its "
+        f"{len(claims)} claims were added or are tested otherwise since then, the last on "
+        f"{max(claim.version for claim in since)}: they stay open until the chapter is run again, whatever a table "
+        "below says. The squares, the scorecard and the section on what differs go by the tests of today."
+    ]
+
+
 def badge(chapter: str, told: dict[str, Any]) -> str:
-    """«LeNet5 on MNIST · n = 16 · preset paper, changed: steps 300 for 11719»"""
+    """«LeNet5 on MNIST · n = 16 · preset paper, but with steps 300 in place of 11719»"""
     values = told.get("parameters", {})
     parts = [_setting(chapter, told)]
     if "seeds" in values:
@@ -103,17 +120,21 @@ def badge(chapter: str, told: dict[str, Any]) -> str:
     preset = told.get("preset", "?")
     words = f"preset {escape(preset)}" if preset in PRESETS else escape(preset)
     if preset in PRESETS and (changed := _changed(chapter, preset, values)):
-        few = ", ".join(changed) if len(changed) <= FEW else f"{len(changed)} values"
-        words += f", changed from today's: {few}"
+        few = ", ".join(changed) if len(changed) <= FEW else f"{len(changed)} other values"
+        words += f", but with {few}"
     return " ".join(f"[{part}]{{.ran}}" for part in [*parts, words] if part)
 
 
 def _changed(chapter: str, preset: str, values: dict[str, Any]) -> list[str]:
-    """«seeds 3 for 5» for each parameter that is not the preset's."""
+    """«seeds 3 in place of 5» for each parameter that is not the preset's of today."""
     usual = parameters(chapter, preset).model_dump()
     both = [name for name in values if name in usual and name != "first_seed"]
-    words = lambda value: escape(",".join(map(str, value)) if isinstance(value, (list, tuple)) else value)  # noqa: E731
-    return [f"{escape(n)} {words(values[n])} for {words(usual[n])}" for n in both if values[n] != usual[n]]
+    told = {n: [_in_words(value[n]) for value in (values, usual)] for n in both if values[n] != usual[n]}
+    return [f"{escape(name)} {here} in place of {there}" for name, (here, there) in told.items()]
+
+
+def _in_words(value: Any) -> str:
+    return escape(",".join(map(str, value)) if isinstance(value, list | tuple) else value) or "none"
 
 
 def _setting(chapter: str, told: dict[str, Any], model: str = "") -> str:
