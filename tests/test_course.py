@@ -36,7 +36,7 @@ def magnitude_mask(weights, sparsity):
     "masked_step": """
 def masked_step(weights, gradient, velocity, mask, lr, momentum):
     velocity = (momentum * velocity + gradient) * mask
-    return weights - lr * velocity, velocity
+    return (weights - lr * velocity) * mask, velocity
 """,
     "ticket": """
 def ticket(initial, trained, masks):
@@ -153,8 +153,16 @@ def magnitude_mask(weights, sparsity):
     mask[weights.numel() - 1 - order[:keep]] = True
     return mask.view_as(weights)
 """, "come first"),
-    ("masked_step", ("(momentum * velocity + gradient) * mask", "momentum * velocity + gradient"), "not zero any more"),
-    ("masked_step", ("(momentum * velocity + gradient) * mask", "momentum * velocity + gradient * mask"), "gathered before"),
+    ("masked_step", """
+def masked_step(weights, gradient, velocity, mask, lr, momentum):
+    velocity = momentum * velocity + gradient
+    return weights - lr * velocity, velocity
+""", "not zero any more"),
+    ("masked_step", """
+def masked_step(weights, gradient, velocity, mask, lr, momentum):
+    velocity = momentum * velocity + gradient * mask
+    return weights - lr * velocity, velocity
+""", "gathered before"),
     ("masked_step", """
 def masked_step(weights, gradient, velocity, mask, lr, momentum):
     velocity = momentum * velocity + gradient
@@ -167,7 +175,7 @@ def masked_step(weights, gradient, velocity, mask, lr, momentum):
     new = (momentum * velocity + gradient) * mask
     return weights - lr * velocity * mask, new
 """, "the old or the new"),
-    ("masked_step", ("return weights - lr * velocity, velocity", "return weights - lr * velocity"), "two tensors"),
+    ("masked_step", ("(weights - lr * velocity) * mask, velocity", "(weights - lr * velocity) * mask"), "two tensors"),
     ("ticket", ("in initial.items()", "in trained.items()"), "trained weights under the mask"),
     ("ticket", ("w * masks[name] if name in masks else w.clone() for name, w in initial.items()",
                 "initial[name] * mask for name, mask in masks.items()"), "no fc1.bias"),
@@ -203,6 +211,9 @@ def masked_step(weights, gradient, velocity, mask, lr, momentum):
     ("signal_left", ("(layers / 2)", "0.5"), "more than a fifth"),
     ("signal_left", ("(1 - sparsity)", "sparsity"), "dense network"),
     ("signal_left", ("** (layers / 2)", "** 0.5 / layers"), "dense network"),
+    ("masked_step", ("(weights - lr * velocity) * mask", "weights - lr * velocity"), "not frozen"),
+    ("forward_std", ("mask / fan_in.sqrt()", "mask * 2**0.5 / fan_in.sqrt()"), "the factor 2"),
+    ("forward_std", ("mask / fan_in.sqrt()", "(mask / fan_in.sqrt()).bool()"), "is bool"),
     ("drop", ("weights.abs().masked_fill(~mask, math.inf)", "weights.abs()"), "are they in your order"),
     ("drop", (".abs()", ""), "which end"),
     ("drop", ("argsort(stable=True)", "masked_fill(~mask.flatten(), -1).argsort(descending=True)"), "which end"),
@@ -222,6 +233,11 @@ def drop(weights, mask, count):
     ("update", ("masked_fill(left, -1)", "masked_fill(mask.flatten(), -1)"), "has"),
     ("update", ("int(fraction * int(mask.sum()))", "int(fraction / 2 * int(mask.sum()))"), "rounded down"),
     ("update", ("return weights * new, new", "return new"), "two tensors"),
+    ("update", ("return weights * new, new", "return torch.zeros_like(weights), new"), "weights that stay have changed"),
+    ("update", ("int(fraction * int(mask.sum()))", "round(fraction * int(mask.sum()))"), "rounded down"),
+    ("grow", ("gradient.abs().masked_fill(mask, -1)", "(gradient.abs() * ~mask)"), "exactly zero"),
+    ("drop", ("new[size.argsort(stable=True)[:count]] = False", "new &= size > size.sort().values[count - 1]"), "nothing is to go"),
+    ("angular_distance", (".clamp(-1, 1)", ""), "rounding"),
     ("my_rule", ("new[absent[:count]] = True", ""), "by your rule"),
     ("my_rule", ("new[gone] = False", ""), "by your rule"),
     ("my_rule", ("int(fraction * int(mask.sum()))", "0"), "moves nothing"),
@@ -230,12 +246,12 @@ def drop(weights, mask, count):
     ("angular_distance", ("2 / math.pi * cosine.acos()", "1 - cosine"), "the cosine is not the angle"),
     ("angular_distance", ("2 / math.pi * ", ""), "unit is the right angle"),
     ("angular_distance", ("cosine.acos()", "cosine.abs().acos()"), "more than 90°"),
-    ("penalty", (".square()", ""), "squared cosine"),
+    ("penalty", (".square()", ""), "the square do at 180°"),
     ("penalty", (".square().mean()", ".square().sum()"), "not 0.5"),
     ("penalty", (".square().mean()", ".square().mean().item()"), "cut the graph"),
     ("penalty", (".square().mean()", ".square().mean().detach()"), "cut the graph"),
     ("penalty", ("(theta.norm() *", "(theta.norm().detach() *"), "finite differences"),
-    ("penalty", (" / (theta.norm() * o.norm())", " / o.norm()"), "squared cosine"),
+    ("penalty", (" / (theta.norm() * o.norm())", " / o.norm()"), "how long its legs are"),
     ("to_forbid", ("[-2:]", "[:2]"), "forbids 0, 1"),
     ("to_forbid", ("[-2:]", "[-1:]"), "forbids 4"),
     ("to_forbid", ("[-2:]", ""), "forbids 0, 1, 2, 3, 4"),
@@ -257,7 +273,7 @@ def drop(weights, mask, count):
 def may_go(curvatures, distance, epsilon):
     squares = 2 * epsilon / curvatures
     return (squares / (distance**2 + squares)).mean()
-""", "not a finite number"),
+""", "has no end"),
 ]  # fmt: skip
 
 

@@ -125,7 +125,19 @@
     mark();
   }
 
-  const start = () => { code(); enlarge(); filter(); contents(); };
+  // A table that is wider than the page fades at its right end until that is reached.
+  function tables() {
+    const marks = all(".pst-scrollable-table-container").map(box => {
+      const mark = () => box.classList.toggle("goes-on", box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
+      box.addEventListener("scroll", mark, { passive: true });
+      return mark;
+    });
+    const every = () => marks.forEach(mark => mark());
+    addEventListener("resize", every, { passive: true });
+    every();
+  }
+
+  const start = () => { code(); enlarge(); filter(); contents(); tables(); };
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", start);
   else start();
 })();

@@ -115,6 +115,18 @@ def zeros_survive(attempt: Attempt, random: Generator) -> None:
         )
 
 
+def zeroed(attempt: Attempt, random: Generator) -> None:
+    weights, gradient, velocity, mask = step_of(random)
+    before = torch.where(mask, weights, torch.tensor(0.7))  # just pruned: not zero yet
+    found, _ = both(attempt, before, gradient, velocity, mask, 0.1, 0.9)
+    left = found[~mask]
+    expect(
+        (left == 0).all(),
+        f"a pruned weight that was 0.7 is {float(left[left != 0][:1].sum()):.2g} afterwards, and not zero.",
+        "pruned is zero, not frozen. Mask what is returned.",
+    )
+
+
 def as_the_library(attempt: Attempt, random: Generator) -> None:
     weights, gradient, _, mask = step_of(random)
     velocity = torch.randn(4, 5, generator=random) * mask
@@ -183,7 +195,7 @@ TASKS = (
     ),
     Task(
         "masked_step(weights, gradient, velocity, mask, lr, momentum)",
-        (plain_step, zeros_survive, as_the_library),
+        (plain_step, zeros_survive, zeroed, as_the_library),
         lambda attempt, random: attempt(
             *torch.randn(3, 300, 500, generator=random), torch.ones(300, 500) > 0, 0.1, 0.9
         ),

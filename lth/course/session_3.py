@@ -16,9 +16,19 @@ def hubs_and_loners(random: Generator) -> Tensor:
     return skewed_mask(12, 40, int(torch.randint(1000, (1,), generator=random)))
 
 
+def spreads(attempt: Attempt, mask: Tensor) -> Tensor:
+    found = attempt.tensor(mask, like=mask)
+    expect(
+        found.is_floating_point(),
+        f"the result holds {found.dtype}, not numbers with a point.",
+        "`zeros_like(mask)` is bool, as `mask` is.",
+    )
+    return found
+
+
 def none_where_pruned(attempt: Attempt, random: Generator) -> None:
     mask = hubs_and_loners(random)
-    found = attempt.tensor(mask, like=mask)
+    found = spreads(attempt, mask)
     expect((found[~mask] == 0).all(), "pruned weights have a spread that is not zero.", "multiply by the mask.")
     expect((found[mask] > 0).all(), "some weights that stay have no spread, or a negative one.", "what divides what?")
 
@@ -35,7 +45,7 @@ def no_connection(attempt: Attempt, random: Generator) -> None:
 
 def forwards(attempt: Attempt, random: Generator) -> None:
     mask = hubs_and_loners(random)
-    std = attempt.tensor(mask, like=mask)
+    std = spreads(attempt, mask)
     weights = std * torch.randn(DRAWS, *mask.shape, generator=random)
     outputs = (weights @ torch.randn(DRAWS, mask.shape[1], 1, generator=random))[..., 0]
     _unit(outputs.var(0)[mask.any(1)], "outputs", mask.sum(1)[mask.any(1)], "inputs")
@@ -48,7 +58,7 @@ def forwards(attempt: Attempt, random: Generator) -> None:
 
 def backwards(attempt: Attempt, random: Generator) -> None:
     mask = hubs_and_loners(random)
-    std = attempt.tensor(mask, like=mask)
+    std = spreads(attempt, mask)
     weights = std * torch.randn(DRAWS, *mask.shape, generator=random)
     gradients = (weights.mT @ torch.randn(DRAWS, mask.shape[0], 1, generator=random))[..., 0]
     _unit(gradients.var(0)[mask.any(0)], "gradients", mask.sum(0)[mask.any(0)], "outputs")
@@ -60,13 +70,16 @@ def backwards(attempt: Attempt, random: Generator) -> None:
 
 
 def _unit(found: Tensor, what: str, fans: Tensor, of: str) -> None:
+    twice = bool(((found / 2).log().abs() < 0.3).all())
     worst = int((found.log().abs()).argmax())
     expect(
         0.75 < found[worst] < 1.33,
         f"{what} should have variance 1; that of a neuron with {int(fans[worst])} {of} is {float(found[worst]):.2g}, "
         f"and the mean over all is {float(found.mean()):.2g}.",
-        "a layer has hubs and loners. Does each neuron have a number of its own? Counted along which axis? Is it the "
-        "variance or the standard deviation that multiplies normal numbers?",
+        "the factor 2 of He's weights belongs to ReLU. Here the layer is linear."
+        if twice
+        else "a layer has hubs and loners. Does each neuron have a number of its own? Counted along which axis? Is it "
+        "the variance or the standard deviation that multiplies normal numbers?",
     )
 
 

@@ -7,13 +7,24 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from lth.course.check import Attempt, Task, close, expect
+from lth.course.check import Attempt, Task, close, expect, number
+
+
+def angle(attempt: Attempt, a: Tensor, b: Tensor) -> float:
+    found = attempt(a, b)
+    if isinstance(found, (float, Tensor)) and math.isnan(found):
+        expect(
+            False,
+            "of weights and a multiple of them the angle is nan.",
+            "rounding can make a cosine 1.0000001, and no angle has that one. Between which numbers does it belong?",
+        )
+    return number(found)
 
 
 def multiples(attempt: Attempt, random: Generator) -> None:
     a = torch.randn(50, generator=random)
     for factor in (1.0, 3.0, 0.01):
-        found = attempt.number(a, factor * a)
+        found = angle(attempt, a, factor * a)
         expect(
             close(found, 0, 1e-3),
             f"weights and {factor:g} times the same weights are at a distance of {found:.3g}.",
@@ -40,7 +51,7 @@ def in_between(attempt: Attempt, random: Generator) -> None:
 def rounding(attempt: Attempt, random: Generator) -> None:
     for _ in range(20):
         a = torch.randn(1000, generator=random)
-        attempt.number(a, 7 * a)  # a cosine of 1.0000001 would give nan, which is told
+        angle(attempt, a, 7 * a)
 
 
 def scene(random: Generator, count: int) -> tuple[Tensor, list[Tensor]]:
@@ -54,7 +65,13 @@ def cosines(theta: Tensor, optima: list[Tensor]) -> Tensor:
 
 def known_values(attempt: Attempt, random: Generator) -> None:
     theta = torch.tensor([2.0, 0.0])
-    for others, right in ((["0"], 1.0), (["180"], 1.0), (["90"], 0.0), (["0", "90"], 0.5), (["60"], 0.25)):
+    for others, right, look in (
+        (["0"], 1.0, "a cosine does not know how long its legs are. Divide by both lengths."),
+        (["180"], 1.0, "what does the square do at 180°?"),
+        (["90"], 0.0, "is it the cosine, and not the angle?"),
+        (["60"], 0.25, "is it the *squared* cosine?"),
+        (["0", "90"], 0.5, "the mean over the solutions, not the sum; first the squares, then the mean."),
+    ):
         optima = [
             3 * torch.tensor([math.cos(math.radians(float(d))), math.sin(math.radians(float(d)))]) for d in others
         ]
@@ -62,7 +79,7 @@ def known_values(attempt: Attempt, random: Generator) -> None:
         expect(
             close(found, right, 1e-4),
             f"with solutions at {' and '.join(others)}° it is {found:.3g}, not {right:g}.",
-            "the mean over the solutions of the squared cosine. What does the square do at 180°?",
+            look,
         )
 
 

@@ -187,6 +187,16 @@ def test_the_contents_follow_to_the_end(open_page):
     page.wait_for_function("[...document.querySelectorAll('#pst-page-toc-nav a')].at(-1).classList.contains('here')")
 
 
+def test_a_table_wider_than_a_phone_fades_until_its_end_is_reached(open_page):
+    page, _ = open_page("notebooks/03_lt_basin.html", "phone")
+    wide = page.locator(".pst-scrollable-table-container.goes-on").last
+    wide.wait_for()
+    wide.evaluate("box => { box.id = 'widest'; box.scrollLeft = box.scrollWidth; }")
+    page.wait_for_function("!document.getElementById('widest').classList.contains('goes-on')")
+    page.evaluate("document.getElementById('widest').scrollLeft = 0")
+    page.wait_for_function("document.getElementById('widest').classList.contains('goes-on')")
+
+
 class Links(html.parser.HTMLParser):
     """The address of every link on a page, and the places that a link can lead to."""
 
