@@ -112,11 +112,19 @@ def older(claims: Sequence[Claim], told: dict[str, Any], found: dict[str, Findin
 
 
 def badge(chapter: str, told: dict[str, Any]) -> str:
-    """«LeNet5 on MNIST · n = 16 · preset paper, but with steps 300 in place of 11719»"""
+    """«LeNet5 on MNIST · n = 16 · 300 steps of 64 images · preset paper, but with steps 300 in place of 11719»"""
     values = told.get("parameters", {})
     parts = [_setting(chapter, told)]
     if "seeds" in values:
         parts.append(f"n = {values['seeds']}")
+    if {"steps", "batch_size"} <= set(values):
+        parts.append(f"{values['steps']:,} steps of {values['batch_size']} images")
+    if "epochs" in values and "rounds" in values:
+        parts.append(f"{values['rounds']} rounds of {values['epochs']} epochs")
+    if "sparsity" in values:
+        parts.append(f"{100 * values['sparsity']:g} % sparse")
+    if "arms" in values:
+        parts.append(escape(", ".join(values["arms"])))
     preset = told.get("preset", "?")
     words = f"preset {escape(preset)}" if preset in PRESETS else escape(preset)
     if preset in PRESETS and (changed := _changed(chapter, preset, values)):
