@@ -37,7 +37,7 @@ def test_a_panel_for_each_arm_a_mean_and_thin_lines_for_each_method():
 def test_forced_networks_beside_those_that_are_not():
     figure = draw.forced(TABLE, ["adam", "sgd"], "adam")
     assert [ax.get_title() for ax in figure.axes] == ["repel, adam", "repel, sgd", "attract, adam"]
-    names = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in figure.axes]
+    names = [[label for label in ax.get_legend_handles_labels()[1] if label != "method"] for ax in figure.axes]
     assert names[0] == ["IMP", "reinit", "repelled", "repelled reinit"]
     assert names[2] == ["IMP", "reinit", "attracted", "attracted reinit"]
 

@@ -30,11 +30,11 @@ def against_left(ax: Axes, table: pd.DataFrame, value: str, label: str) -> None:
 
 
 def by_arm(table: pd.DataFrame, value: str, label: str) -> Figure:
-    """A panel for each arm."""
+    """A panel for each arm; for accuracies with axes of their own: between arms they differ more than within one."""
     arms = table.arm.unique()
-    fig, axes = plt.subplots(1, len(arms), figsize=(3.3 * len(arms), 4.2), sharey=True)
+    fig, axes = plt.subplots(1, len(arms), figsize=(3.3 * len(arms), 4.2), sharey=value != "accuracy")
     for ax, arm in zip(axes, arms, strict=True):
-        against_left(ax, table[table.arm == arm], value, label)
+        against_left(ax, table[table.arm == arm], value, label if ax is axes[0] else "")
         ax.set_title(arm)
     figures.legend_below(fig, ["method"])
     return fig
@@ -50,15 +50,15 @@ def in_one_arm(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def forced(accuracy: pd.DataFrame, repelled: Sequence[str], attracted: str) -> Figure:
-    """Tickets and their masks with other weights, without and with a penalty: a panel for each arm."""
+    """Tickets, and their masks with other weights, with and without a penalty: for each arm a panel of its own."""
     panels = [("repelled", arm) for arm in repelled] + [("attracted", attracted)]
-    fig, axes = plt.subplots(1, len(panels), figsize=(3.8 * len(panels), 4.6), sharey=True)
+    fig, axes = plt.subplots(1, len(panels), figsize=(3.8 * len(panels), 4.8))
     for ax, (method, arm) in zip(axes, panels, strict=True):
         methods = ["IMP", "reinit", method, f"{method} reinit"]
         shown = accuracy[(accuracy.arm == arm) & accuracy.method.isin(methods)]
-        against_left(ax, shown, "accuracy", ACCURACY)
+        against_left(ax, shown, "accuracy", ACCURACY if ax is axes[0] else "")
         ax.set_title(f"{'attract' if method == 'attracted' else 'repel'}, {arm}")
-        ax.legend(title="", loc="lower left")
+    figures.legend_below(fig, ["method"])
     return fig
 
 
