@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from lth.analysis.subspace import Spare
 from lth.book import estimates, figures
@@ -63,8 +63,9 @@ def errors(accuracy: pd.DataFrame, masks: pd.DataFrame, limit: float) -> Figure:
         ax.plot(middle.left, middle.error, marker, color="grey", markersize=9, label=f"mask: {mask}")
     ax.legend(title="rewind step")
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=[1, 2, 5]))
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
     return fig
 
 
