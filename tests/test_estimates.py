@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from lth.book import estimates
@@ -41,28 +39,6 @@ def test_shares_are_compared_by_fisher():
     found = estimates.shares([1, 1, 1, 0], [1, 0, 0, 0])
     assert found.p[0] == pytest.approx(17 / 70) and found.value == 50 and found.n == 4
     assert "3 of 4" in found.words and "1 of 4" in found.words
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9))
-def test_pseudo_values_of_a_mean_are_the_samples(values):
-    data = np.array(values)
-    assert estimates.pseudo_values(lambda some: data[some].mean(), len(data)) == pytest.approx(values, abs=1e-6)
-
-
-def test_pseudo_values_estimate_the_error_of_a_mean_over_pairs():
-    """Against simulation: the jackknife's standard error of Gini's mean difference of 30 normal numbers."""
-    generator = np.random.default_rng(1)
-
-    def gini(data: np.ndarray) -> float:
-        return np.abs(data[:, None] - data).sum() / (len(data) * (len(data) - 1))
-
-    many = generator.normal(size=(400, 30))
-    truth = np.std([gini(data) for data in many])
-    errors = [
-        np.std(estimates.pseudo_values(lambda some, d=data: gini(d[some]), 30), ddof=1) / np.sqrt(30)
-        for data in many[:60]
-    ]
-    assert np.mean(errors) == pytest.approx(truth, rel=0.15)
 
 
 @pytest.mark.parametrize("n, plainly", [(5, 0.08), (10, 0.047)])

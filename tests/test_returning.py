@@ -76,6 +76,6 @@ def test_resnet50_trains_as_in_the_paper():
 def test_beside_the_papers_resnet50():
     found = returning.one_shot_beside_paper({0.1: (np.array([72.0, 73.0]), np.array([70.0, 72.0]))})
     assert found["learning rate"].tolist() == [0.4, 0.1] and found["ticket − dense"].tolist() == [-2.4, -2.0]
-    assert found["ticket − dense, here"][1] == "-1.50 ± 0.50"
+    assert found["ticket − dense, here"][1] == "-1.50 ± 0.71"
     assert found["here: dense (%)"].isna().tolist() == [True, False]
     assert returning.one_shot_beside_paper({}).shape == (2, 3)

@@ -81,14 +81,3 @@ def bootstrap(statistic: Callable[[list[int]], float], n: int, draws: int = 4000
     tail = stats.norm.sf(math.sqrt(n / (n - 1)) * stats.t.ppf(1 - TAIL, n - 1))
     low, high = np.quantile(found, [tail, 1 - tail])
     return Estimate(n, float(statistic(list(range(n)))), float(low), float(high))
-
-
-def pseudo_values(statistic: Callable[[list[int]], float], n: int) -> list[float]:
-    """The jackknife's n pseudo-values n·T − (n − 1)·T₋ᵢ of a smooth statistic of networks 0 … n−1 taken together.
-
-    They stand in for independent samples where a number (a mean over pairs, an ensemble's accuracy) belongs to
-    all networks at once. For a plain mean they are the samples themselves. Of counts and maxima they are not valid.
-    """
-    everyone = list(range(n))
-    whole = statistic(everyone)
-    return [n * whole - (n - 1) * statistic([j for j in everyone if j != i]) for i in everyone]

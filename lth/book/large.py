@@ -165,7 +165,7 @@ def beside(networks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def spread(samples: pd.Series | np.ndarray) -> str:
-    """«74.38 ± 0.01», mean and standard deviation."""
+    """«74.38 ± 0.01», mean and standard deviation, over n as in the tables of [E]."""
     return f"{np.mean(samples):.2f} ± {np.std(samples):.2f}"
 
 

@@ -123,6 +123,6 @@ def one_shot_beside_paper(shots: Mapping[float, Shot]) -> pd.DataFrame:
         row = {"learning rate": rate, "paper: dense (%)": dense, "ticket − dense": change}
         if rate in shots:
             before, after = shots[rate]
-            row |= {"here: dense (%)": large.spread(before), "ticket − dense, here": large.spread(after - before)}
+            row |= {"here: dense (%)": spread(before), "ticket − dense, here": spread(after - before)}
         rows.append(row)
     return pd.DataFrame(rows)
