@@ -310,6 +310,30 @@ def test_what_a_page_would_load(monkeypatch: pytest.MonkeyPatch, text: str, css:
     assert remote_loads(text, css) == loads
 
 
+def test_a_page_is_loaded_once_for_all_its_numbered_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from io import StringIO
+
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+    figures = "\n".join(f".. _f{i}:\n\n.. figure:: f.svg\n\n   Figure {i}\n" for i in range(5))
+    references = ":numref:`f4` :numref:`f2`\n" * 9
+    (tmp_path / "index.rst").write_text(f"Home\n====\n\n.. toctree::\n\n   page\n\n{references}")
+    (tmp_path / "page.rst").write_text(f"Page\n====\n\n{figures}")
+    (tmp_path / "f.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    loads: list[str] = []
+    load = BuildEnvironment.get_doctree
+    monkeypatch.setattr(BuildEnvironment, "get_doctree", lambda env, name: loads.append(name) or load(env, name))
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    said = StringIO()
+    settings = {"extensions": ["swift"], "numfig": True}
+    Sphinx(tmp_path, None, tmp_path / "out", tmp_path / "trees", "html", settings, status=None, warning=said).build()
+    assert not said.getvalue()
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert (page.count(">Fig. 5<"), page.count(">Fig. 3<")) == (9, 9)
+    assert loads.count("page") < 5  # one more than a build without references; Sphinx alone takes one for each
+
+
 def test_importing_the_builder_is_light():
     program = "import sys, lth.book.site; print({'torch', 'sphinx', 'yaml', 'pandas'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, check=True)
