@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from lth.course import build, check, promise, slides
 from lth.course.check import NotYet, try_out
@@ -47,6 +48,25 @@ def test_each_function_has_a_stub_to_fill_and_a_check_with_hidden_numbers(sessio
         assert grader(tested)["grade"] and grader(tested)["locked"] and grader(tested)["points"] > 0
         open_part, hidden = tested.source.split("### BEGIN HIDDEN TESTS")
         assert f'check("{name}")' in open_part and f'check("{name}", seed=1)' in hidden
+
+
+def test_the_minutes_of_its_tasks_add_up(session):
+    text = "\n".join(cell.source for cell in session.cells if cell.cell_type == "markdown")
+    told = {name: int(minutes) for name, minutes in re.findall(r"^## (.*) \((\d+) minutes", text, re.MULTILINE)}
+    rhythm = dict(re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE))
+    assert sum(told.values()) == 65  # without introduction and discussion
+    assert "with checks" in rhythm[str(sum(n for name, n in told.items() if name.startswith(("Task", "A claim"))))]
+
+
+def test_a_cell_that_needs_an_unwritten_one_says_so():
+    code = ["from lth.course.check import check", "def barrier(alphas, errors):\n    raise NotImplementedError()"]
+    code += ["print(barrier([0, 1], [0, 0]))", "claim = 1\nraise NotImplementedError()", "1 / 0"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in code])
+    NotebookClient(notebook, allow_errors=True, kernel_name="python3").execute(cwd=ROOT)
+    _, _, needs, itself, other = (cell.outputs[0] if cell.outputs else None for cell in notebook.cells)
+    assert needs.traceback[0].startswith("`barrier` is not written yet") and itself.traceback[0].startswith("This cell")
+    assert {needs.ename, itself.ename} == {"NotImplementedError"} and len(needs.traceback) == len(itself.traceback) == 1
+    assert other.ename == "ZeroDivisionError" and len(other.traceback) > 1  # any other error is shown as ever
 
 
 def test_its_own_solutions_pass(session):

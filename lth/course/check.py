@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -236,6 +236,23 @@ def told(error: Exception, task: Task) -> str:
     own = frames[0]  # the learner's function, or what it calls in turn
     code = (own.line or linecache.getline(own.filename, own.lineno or 0)).strip()
     return f"it stops with {name}" + (f"\n  in line {own.lineno}: {code}" if code else "")
+
+
+def unwritten(
+    shell: Any, kind: type, error: NotImplementedError, trace: TracebackType, tb_offset: object = None
+) -> None:
+    """Shows a cell that needs an unwritten one in a sentence; the cell has failed all the same."""
+    name = traceback.extract_tb(trace)[-1].name
+    error._render_traceback_ = lambda: [  # type: ignore[attr-defined]
+        "This cell is not written yet: your code replaces `raise NotImplementedError()`."
+        if name == "<module>"
+        else f"`{name}` is not written yet, and is needed here. Write it above, run its cell, then this one."
+    ]
+    shell.showtraceback((kind, error, trace))
+
+
+if "IPython" in sys.modules and (notebook := sys.modules["IPython"].get_ipython()):
+    notebook.set_custom_exc((NotImplementedError,), unwritten)
 
 
 def first_line(error: Exception) -> str:
