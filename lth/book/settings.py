@@ -276,6 +276,7 @@ class LTBasin(Settings):
     points: Annotated[Literal[8, 15, 29], BeforeValidator(_whole)] = Field(
         29, description="points on each path, α from −0.2 to 1.2"
     )
+    images: int = Field(60_000, ge=10, description="training images whose loss and error the paths show")
 
     @model_validator(mode="before")
     @classmethod
