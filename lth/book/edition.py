@@ -62,6 +62,7 @@ class Row:
 # [E]'s own settings, of which the preset `night` takes an eighth
 WHOLE = "steps=11719 batch_size=128 prune_start=3000 prune_end=7000 prune_every=100"
 UPDATES = f"{WHOLE} dst_every=500 probe_every=200"
+HESSIANS = f"{UPDATES} dst_often=100 hessian_seeds=10 many_images=60000"
 BASIN = f"{WHOLE} points=29 images=60000"
 
 # chapter, parts, settings beside those of the preset
@@ -83,7 +84,7 @@ EDITION = (
     Row("lt_basin", ("seeds=5", "seeds=10"), f"model=lenet_300_100 lr=0.05 weight_decay=5e-4 {BASIN}", "mlp-as-lenet5"),
     Row("lt_basin", ("seeds=4", "seeds=8", "seeds=12", "seeds=16", "seeds=20"), BASIN, "whole"),
     Row("gradient_flow", ("seeds=5 mlp_seeds=3", "seeds=10", "seeds=16"), UPDATES, "whole"),
-    Row("dst_updates", ("seeds=5", "seeds=10", "seeds=16"), f"{UPDATES} dst_often=100", "whole"),
+    Row("dst_updates", ("seeds=5", "seeds=10", "seeds=16"), HESSIANS, "whole"),
 )
 
 

@@ -100,7 +100,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "many_images": 200,
             "few_images": 20,
         },
-        "night": _SPARSE_TRAINING["night"] | {"dst_often": 25},
+        "night": _SPARSE_TRAINING["night"] | {"dst_often": 25, "hessian_seeds": 5, "many_images": 20_000},
         "gpu": {"precision": "tf32"},
         "paper": {},
     },
