@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -23,6 +24,7 @@ from lth.files import ROOT
 SCORECARD = "# Scorecard\n\n| Claim | Verdict |\n|---|---|\n| E8 | reproduced |\n"
 TABLE = ":::{table} Paper and ours.\n:name: tab-NAME\n\n| method | accuracy |\n|:--|--:|\n| LT | 98 |\n:::\n"
 
+BROKEN = re.compile(r" *```+[^`]+`")
 ODD = "a $x$ *b* [l](m) {cite}`x` <i>_y_</i> & \\(z\\) `c`|~"
 
 
@@ -308,6 +310,18 @@ def test_what_a_page_would_load(monkeypatch: pytest.MonkeyPatch, text: str, css:
     from offline import remote_loads
 
     assert remote_loads(text, css) == loads
+
+
+def test_every_fence_opens():
+    """A fence of backticks with another backtick in its line is none to Markdown, and its page shows the raw text."""
+    pages = {path: path.read_text(encoding="utf-8") for path in (ROOT / "book").rglob("*.md")}
+    for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("course/*.ipynb")]:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        pages[path] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert len(pages) > 20
+    wrong = [f"{path.name}: {line}" for path, text in pages.items() for line in text.splitlines() if BROKEN.match(line)]
+    assert wrong == []
+    assert BROKEN.match("```{csv-table} of `x`") and not BROKEN.match("````{note} of x") and not BROKEN.match("`x` ```")
 
 
 def test_a_page_is_loaded_once_for_all_its_numbered_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
