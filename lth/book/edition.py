@@ -69,7 +69,7 @@ BASIN = f"{WHOLE} points=29 images=60000"
 EDITION = (
     Row("lt_basin", ("seeds=8", "seeds=20")),
     Row("rti_repulsion", ("seeds=3", "seeds=5")),
-    Row("lcs_geometry", ("seeds=3", "seeds=6", "seeds=9")),
+    Row("lcs_geometry", ("seeds=4", "seeds=6")),
     Row("gradient_flow", ("seeds=5 mlp_seeds=3", "seeds=10", "seeds=16")),
     Row("dst_updates", ("seeds=5", "seeds=10", "seeds=16")),
     Row("tweaks", ("seeds=2", "seeds=4", "seeds=8")),

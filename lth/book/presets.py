@@ -242,7 +242,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "decay_tested": 1e-3,
             "points": 12,
         },
-        "night": {"seeds": 5, "epochs": 3},
+        "night": {"seeds": 5, "epochs": 3, "rounds": 21},  # to less than 1 % of the weights
         "gpu": {
             "precision": "tf32",
             "dataset": "cifar10",
@@ -319,7 +319,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "standardise": False,
             "dataset": "mnist",
             "model": "resnet8",
-            "seeds": 9,
+            "seeds": 6,
             "rounds": 16,
             "rewind_steps": [0, 25, 100],
             "stability_steps": [0, 10, 30, 100, 300],
@@ -329,7 +329,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "milestones": [500, 750],
             "augment": False,
             "tune_lr": 4e-3,
-            "points": 7,
+            "points": 5,
             "grid": 17,
             "pictured": 1_000,
             "images": 2_000,
