@@ -91,7 +91,7 @@ def opening(chapter: str, folder: Path, told: dict[str, Any], found: dict[str, F
     words = notes.words(folder.parent, chapter)
     lines = ["::::{div} opening", badge(chapter, told), "", *older(claims, told, found), ""]
     lines += [f"**What came out.** {words}" if words else "", ""]
-    lines += [f"{counted([claim for claim in claims if not claim.check], found)}; a square for each claim:", ""]
+    lines += [f"{counted([claim for claim in claims if not claim.check], found)}; a mark for each claim:", ""]
     return "\n".join([*lines, strip(claims, found, "../book/scorecard.html"), "", key, "::::"])
 
 
