@@ -332,9 +332,9 @@ def test_a_page_is_loaded_once_for_all_its_numbered_figures(monkeypatch: pytest.
 
     figures = "\n".join(f".. _f{i}:\n\n.. figure:: f.svg\n\n   Figure {i}\n" for i in range(5))
     references = ":numref:`f4` :numref:`f2`\n" * 9
-    (tmp_path / "index.rst").write_text(f"Home\n====\n\n.. toctree::\n\n   page\n\n{references}")
-    (tmp_path / "page.rst").write_text(f"Page\n====\n\n{figures}")
-    (tmp_path / "f.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (tmp_path / "index.rst").write_text(f"Home\n====\n\n.. toctree::\n\n   page\n\n{references}", encoding="utf-8")
+    (tmp_path / "page.rst").write_text(f"Page\n====\n\n{figures}", encoding="utf-8")
+    (tmp_path / "f.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
     loads: list[str] = []
     load = BuildEnvironment.get_doctree
     monkeypatch.setattr(BuildEnvironment, "get_doctree", lambda env, name: loads.append(name) or load(env, name))
