@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lth.files import ROOT
+from lth.files import ROOT, write_text
 
 SEEDS = 10
-SESSIONS = {"lt_basin": 2, "gradient_flow": 3, "dst_updates": 4, "rti_repulsion": 5}
 TABLE = ROOT / "book" / "course" / "in_class.csv"
 
 
@@ -26,7 +25,8 @@ def lt_basin(data: Path) -> Iterator[tuple[str, pd.Series]]:
     """Means over the two networks on each pruning solution's mask."""
     ticket, fresh = "LT", "Scratch (diff. init.)"
     ends = pd.read_csv(data / "distances.csv").groupby(["method", "solution"])[["accuracy", "d_final"]].mean()
-    barriers = pd.read_csv(data / "barriers.csv").groupby(["method", "solution"]).barrier.mean()
+    barriers = pd.read_csv(data / "barriers.csv")
+    barriers = barriers[barriers.line != "ticket to ticket"].groupby(["method", "solution"]).barrier.mean()
     yield "Tickets end nearer to the pruning solution than fresh weights", ends.d_final[fresh] - ends.d_final[ticket]
     yield "Tickets are more accurate", ends.accuracy[ticket] - ends.accuracy[fresh]
     yield "The way from a ticket has the lower barrier", barriers[fresh] - barriers[ticket]
@@ -63,22 +63,25 @@ def rti_repulsion(data: Path) -> Iterator[tuple[str, pd.Series]]:
         yield f"{name}: tickets are more accurate than repelled ones", imp - accuracy[arm, "repelled"]
 
 
+SESSIONS = {2: lt_basin, 3: gradient_flow, 4: dst_updates, 5: rti_repulsion}
+
+
 def table(folder: Path) -> pd.DataFrame:
     """A row for each effect: session, what it is, and in how many networks it has its sign."""
     rows = []
-    for chapter, session in SESSIONS.items():
-        for effect, gains in globals()[chapter](folder / chapter / "data"):
+    for session, effects in SESSIONS.items():
+        for effect, gains in effects(folder / effects.__name__ / "data"):
             rows.append({"session": session, "effect": effect, f"of {SEEDS}": int((gains > 0).sum())})
             assert len(gains) == SEEDS, (effect, len(gains))
     return pd.DataFrame(rows)
 
 
 def main(folder: Path) -> None:
-    for chapter in SESSIONS:
+    for chapter in [effects.__name__ for effects in SESSIONS.values()]:
         if not (folder / chapter / "claims.json").is_file():
             run = [Path(sys.executable).with_name("lth"), "run", chapter, "--preset", "quick", "--out", folder]
             subprocess.run([*run, "-p", f"seeds={SEEDS}"], check=True)
-    (found := table(folder)).to_csv(TABLE, index=False)
+    write_text(TABLE, (found := table(folder)).to_csv(index=False))
     print(found.to_string(index=False))
 
 

@@ -60,13 +60,15 @@ def test_the_minutes_of_its_tasks_add_up(session):
 
 def test_a_cell_that_needs_an_unwritten_one_says_so():
     code = ["from lth.course.check import check", "def barrier(alphas, errors):\n    raise NotImplementedError()"]
-    code += ["print(barrier([0, 1], [0, 0]))", "claim = 1\nraise NotImplementedError()", "1 / 0"]
+    code += ["print(barrier([0, 1], [0, 0]))", "claim = 1\nraise NotImplementedError()"]
+    code += ["raise NotImplementedError('no such operator')", "1 / 0"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in code])
     NotebookClient(notebook, allow_errors=True, kernel_name="python3").execute(cwd=ROOT)
-    _, _, needs, itself, other = (cell.outputs[0] if cell.outputs else None for cell in notebook.cells)
+    _, _, needs, itself, library, other = (cell.outputs[0] if cell.outputs else None for cell in notebook.cells)
     assert needs.traceback[0].startswith("`barrier` is not written yet") and itself.traceback[0].startswith("This cell")
     assert {needs.ename, itself.ename} == {"NotImplementedError"} and len(needs.traceback) == len(itself.traceback) == 1
-    assert other.ename == "ZeroDivisionError" and len(other.traceback) > 1  # any other error is shown as ever
+    assert library.ename == "NotImplementedError" and other.ename == "ZeroDivisionError"
+    assert len(library.traceback) > 1 and len(other.traceback) > 1  # any other error is shown as ever
 
 
 def test_its_own_solutions_pass(session):

@@ -241,13 +241,16 @@ def told(error: Exception, task: Task) -> str:
 def unwritten(
     shell: Any, kind: type, error: NotImplementedError, trace: TracebackType, tb_offset: object = None
 ) -> None:
-    """Shows a cell that needs an unwritten one in a sentence; the cell has failed all the same."""
+    """Shows a cell that needs an unwritten one in a sentence; the cell has failed all the same.
+
+    An unwritten cell raises without a word; an error that has words of its own is shown as ever.
+    """
     name = traceback.extract_tb(trace)[-1].name
-    error._render_traceback_ = lambda: [  # type: ignore[attr-defined]
-        "This cell is not written yet: your code replaces `raise NotImplementedError()`."
-        if name == "<module>"
-        else f"`{name}` is not written yet, and is needed here. Write it above, run its cell, then this one."
-    ]
+    told = f"`{name}` is not written yet, and is needed here. Write it above, run its cell, then this one."
+    if name == "<module>":
+        told = "This cell is not written yet: your code replaces `raise NotImplementedError()`."
+    if not str(error):
+        error._render_traceback_ = lambda: [told]  # type: ignore[attr-defined]
     shell.showtraceback((kind, error, trace))
 
 
