@@ -98,6 +98,17 @@ def test_before_and_after_an_update():
     plt.close(figure)
 
 
+def test_factors_are_dots_around_their_geometric_mean():
+    table = pd.DataFrame({"method": ["SET", "RigL", "RigL"], "step": [9, 9, 9], "factor": [1.0, 1.0, 4.0]})
+    figure, ax = plt.subplots()
+    spectra.factors(ax, table)
+    means = [float(y) for line in ax.lines if line.get_marker() == "_" for y in line.get_ydata()]
+    assert means == pytest.approx([1, 2])
+    dots = [float(y) for found in ax.collections for _, y in found.get_offsets()]
+    assert sorted(dots) == pytest.approx([1, 1, 4]) and 1 in ax.get_yticks()
+    plt.close(figure)
+
+
 def test_ends_in_words(spectrum):
     named = Spectrum(spectrum.frame.assign(after=["one", "two", "three"]), spectrum.values, spectrum.weights)
     table = spectra.ends_in_words({"exact": named, "by hand": named}).set_index("after")

@@ -114,6 +114,11 @@ def test_numbers_grow_at_updates_and_are_larger_in_a_method():
     ends = pd.DataFrame(rows, columns=["mask", "when", "method", "step", "size"])
     assert updates.grown(ends, "size", "RigL", [10, 20]).to_dict() == pytest.approx({0: 2.0, 1: 2.0})
     assert updates.larger(ends, "size", "RigL", "SET", [20]).to_dict() == pytest.approx({0: 2.0, 1: 2.0})
+    found = updates.factors(ends, "size")  # SET has no number after an update
+    assert found.groupby(["method", "mask", "step"]).factor.sum().round(9).to_dict() == {
+        ("RigL", mask, step): 100 for mask in (0, 1) for step in (10, 20)
+    }
     ends.loc[(ends["when"] == "after") & (ends["mask"] == 1) & (ends["step"] == 20), "size"] = np.nan
+    assert len(updates.factors(ends, "size")) == 3
     assert updates.grown(ends, "size", "RigL", [10, 20]).to_dict() == pytest.approx({0: 2.0, 1: 1.5})
     assert updates.grown(ends, "size", "RigL", []).isna().all()

@@ -61,6 +61,15 @@ def by_layer(before: Population, after: Population, split: Split) -> list[float]
     return powers.where(powers.isfinite(), torch.nan).nanmean(1).tolist()
 
 
+def factors(ends: pd.DataFrame, column: str) -> pd.DataFrame:
+    """What an update multiplies a number by: rows `mask`, `method`, `step`, and `factor`, after over before.
+
+    ends: rows `mask`, `when` («before» or «after»), `method`, `step`, and the `column`.
+    """
+    wide = ends.pivot(index=["method", "mask", "step"], columns="when", values=column).dropna()
+    return (wide["after"] / wide["before"]).rename("factor").reset_index()
+
+
 def grown(ends: pd.DataFrame, column: str, method: str, steps: Sequence[int]) -> pd.Series:
     """By how many powers of ten a number is larger right after an update than right before, mean over some steps.
 

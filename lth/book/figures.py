@@ -137,10 +137,24 @@ def threshold(ax: Axes, height: float) -> None:
     ax.axhline(height, color="black", linestyle=":", linewidth=1.5)
 
 
+def _round(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, … as far as they lie between"""
+    ticks = (digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5))
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def factors(ax: Axes) -> None:
+    """The vertical axis is logarithmic, for numbers around 1: round ticks, and a line where nothing changes."""
+    ax.set_yscale("log")
+    ax.axhline(1, color="black", linewidth=1)
+    ticks = _round(*ax.get_ylim())
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+
+
 def downwards(ax: Axes, values: pd.Series) -> None:
     """A logarithmic axis for `values` that runs from much to little, with round ticks."""
-    ticks = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 5)]
-    ticks = [t for t in ticks if 0.8 * values.min() <= t <= 1.2 * values.max()]
+    ticks = _round(0.8 * values.min(), 1.2 * values.max())
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{t:,g}" for t in ticks])
     ax.minorticks_off()

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 
 from lth.analysis import hessian
 from lth.analysis.hessian import Spectrum
+from lth.book import figures
 from lth.book.film import Curve
 from lth.data import Split
 from lth.errors import LthError
@@ -85,6 +87,9 @@ def prepare(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xticks([tick for tick in (-10, -1, -0.1, 0, 0.1, 1, 10, 100) if low <= tick <= high])
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
+    ax.axvspan(low, 0, color="black", alpha=0.04, linewidth=0)
+    words = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": "x-small"}
+    ax.annotate("loss bends down", (0, 5), (-4, -3), **words)
     ax.set(xlabel="eigenvalue (axis stretched around 0)", ylabel="share per unit of the axis")
 
 
@@ -96,6 +101,19 @@ def around(ax: Axes, table: pd.DataFrame, update: str) -> None:
     prepare(ax, table)
     ax.set(title=update)
     ax.legend()
+
+
+def factors(ax: Axes, table: pd.DataFrame) -> None:
+    """By which `factor` each update multiplies a number (`analysis.updates.factors`): a dot per network, and the
+    geometric mean with its interval, side by side for the methods."""
+    table = table.assign(update=table.step + 1).sort_values("method", ascending=False)
+    look = {"x": "update", "y": "factor", "hue": "method", "palette": figures.colours(table.method), "ax": ax}
+    mean = {"marker": "_", "markersize": 18, "linestyle": "none", "err_kws": {"linewidth": 1.5}}
+    ax.set_yscale("log")
+    sns.pointplot(table, dodge=0.4, errorbar=figures.t_interval, **mean, **look)
+    sns.stripplot(table, dodge=True, size=5, legend=False, **look)
+    figures.factors(ax)
+    ax.legend(title="")
 
 
 def ends_in_words(found: Mapping[str, Spectrum]) -> pd.DataFrame:
