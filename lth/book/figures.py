@@ -33,7 +33,16 @@ KINDS = {
     ("Pruning solution", "Pruned", "Pruned (diff. init.)"): "#777777",
     ("Baseline", "dense"): "#333333",
 }
-COLOURS = {name: colour for names, colour in KINDS.items() for name in names}
+# The same for initial weights, which are not in one figure with kinds of networks
+INITS = {
+    "original": PALETTE[3],
+    "Liu": PALETTE[1],
+    "sparsity-aware": PALETTE[0],
+    "sparsity-aware, forward": PALETTE[0],
+    "sparsity-aware, backward": PALETTE[8],
+    "sparsity-aware, average": PALETTE[2],
+}
+COLOURS = {name: colour for names, colour in KINDS.items() for name in names} | INITS
 
 
 def colours(names: Iterable[str]) -> dict[str, Any]:
