@@ -39,7 +39,7 @@ INITS = {
     "Liu": PALETTE[1],
     "sparsity-aware": PALETTE[0],
     "sparsity-aware, forward": PALETTE[0],
-    "sparsity-aware, backward": PALETTE[8],
+    "sparsity-aware, backward": PALETTE[4],
     "sparsity-aware, average": PALETTE[2],
 }
 COLOURS = {name: colour for names, colour in KINDS.items() for name in names} | INITS
