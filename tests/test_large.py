@@ -14,7 +14,7 @@ from PIL import Image
 
 from lth.book import CHAPTERS, claims, cost, large, runner
 from lth.book.presets import check_data, parameters
-from lth.book.settings import Facts
+from lth.book.settings.base import Facts
 from lth.errors import UsageError
 from lth.files import ROOT
 from lth.models import Model

@@ -7,7 +7,9 @@ import pytest
 from lth import data
 from lth.book.chapter import Chapter
 from lth.book.presets import PRESETS, check_data, parameters
-from lth.book.settings import CHAPTER_PARAMETERS, DIGITS, Facts, lenet5_layers
+from lth.book.settings import CHAPTER_PARAMETERS
+from lth.book.settings.base import DIGITS, Facts
+from lth.book.settings.dst_updates import lenet5_layers
 from lth.checked import Checked
 from lth.errors import UsageError
 from lth.models import ARCHITECTURES, Model

@@ -26,7 +26,9 @@ from lth.analysis.learning import learns
 from lth.book import CHAPTERS, claims, control, figures
 from lth.book.came_out import told_of_figure
 from lth.book.presets import parameters
-from lth.book.settings import CHAPTER_PARAMETERS, IMAGES, Facts, ImageNet, Settings
+from lth.book.settings import CHAPTER_PARAMETERS
+from lth.book.settings.base import IMAGES, Facts, Settings
+from lth.book.settings.imagenet import ImageNet
 from lth.data import Data
 from lth.errors import LthError, UsageError
 from lth.files import ROOT, absolute, data_set, default_root, settle_environment, shown, write_text

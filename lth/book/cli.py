@@ -406,7 +406,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word:
             raise UsageError(f"-p {word}: write name=value, for example -p seeds=3")
-    from lth.book.settings import IMAGES
+    from lth.book.settings.base import IMAGES
 
     pairs = dict(word.split("=", 1) for word in words)
     return {name: data_set(value) if name in IMAGES else value for name, value in pairs.items()}

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from lth.book.settings import DSTUpdates, GradientFlow, LCSGeometry, LTBasin, RTIRepulsion, Settings, Tweaks
+from lth.book.settings.base import Settings
+from lth.book.settings.dst_updates import DSTUpdates
+from lth.book.settings.gradient_flow import GradientFlow
+from lth.book.settings.lcs_geometry import LCSGeometry
+from lth.book.settings.lt_basin import LTBasin
+from lth.book.settings.rti_repulsion import RTIRepulsion
+from lth.book.settings.tweaks import Tweaks
 
 
 def images(settings: Settings, examples: int) -> Counter[str]:

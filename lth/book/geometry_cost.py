@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lth.book import speed
-from lth.book.settings import LCSGeometry
+from lth.book.settings.lcs_geometry import LCSGeometry
 from lth.book.text import Markup, escape
 
 TEST_IMAGES = 10_000  # of CIFAR-10: what errors along lines are of

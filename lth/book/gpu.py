@@ -24,7 +24,7 @@ from lth.book.claims import ledger, stamp
 from lth.book.presets import parameters
 from lth.book.progress import Bar, duration
 from lth.book.scorecard import came_out
-from lth.book.settings import Settings
+from lth.book.settings.base import Settings
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ROOT, shown, write_text
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lth.book.chapter import Chapter
 from lth.book.comparison import by_unit, paper_table
-from lth.book.settings import ImageNet
+from lth.book.settings.imagenet import ImageNet
 from lth.book.speed import BENCHMARKS
 from lth.methods import init, prune, sparse_init
 from lth.methods.distribution import erk, random_masks

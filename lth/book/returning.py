@@ -11,7 +11,7 @@ import pandas as pd
 from lth.analysis.ladders import right_angles
 from lth.book import large
 from lth.book.samples import by_network
-from lth.book.settings import RTIRepulsion
+from lth.book.settings.rti_repulsion import RTIRepulsion
 from lth.training.recipe import Recipe
 
 Shot = Sequence[np.ndarray]  # accuracies (%) of dense networks, and of what one round of pruning makes of them

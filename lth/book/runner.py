@@ -23,7 +23,7 @@ from typing import Any
 from lth import distributed
 from lth.book import CHAPTERS
 from lth.book.presets import PRESETS, check_data, parameters, unknown
-from lth.book.settings import IMAGES
+from lth.book.settings.base import IMAGES
 from lth.book.training import training_cells
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ABANDONED, ROOT, default_root, shown, write_text

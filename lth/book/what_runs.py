@@ -6,7 +6,7 @@ from lth.book import CHAPTERS
 from lth.book.finishing import named
 from lth.book.presets import PRESETS, parameters
 from lth.book.scorecard import heading, number_of
-from lth.book.settings import Settings
+from lth.book.settings.base import Settings
 from lth.book.text import escape
 
 MARK = "<!-- what each preset runs -->"  # on the page "How to run it again"
