@@ -100,7 +100,7 @@ VALUES: Presets = {
         "decay_tested": 1e-3,
         "points": 12,
     },
-    "night": {"seeds": 5, "epochs": 3, "rounds": 21},  # to less than 1 % of the weights
+    "night": {"subset": 0.5, "seeds": 5, "epochs": 3, "rounds": 21},  # to less than 1 % of the weights
     "gpu": {
         "precision": "tf32",
         "dataset": "cifar10",

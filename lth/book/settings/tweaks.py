@@ -161,6 +161,7 @@ VALUES: Presets = {
         "levels": [1, 3, 4],
         "shown": 3,
         "steps": 3_520,
+        "batch_size": 64,
         "validate_every": 352,
         "scaling_steps": 60,
         "scaling_rate": 0.03,
