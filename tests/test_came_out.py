@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lth.book import CHAPTERS, came_out, claims, notes
+from lth.book import CHAPTERS, came_out, notes, verdicts
 from lth.book.claims import ledger
 
 
@@ -34,7 +34,7 @@ def edition(tmp_path, monkeypatch):
         "metadata": {"mystnb": {"figure": {"caption": "Lines. [Data](data/x.csv)."}, "image": {"alt": "Two lines."}}},
     }
     (chapter / Path(CHAPTERS["lt_basin"]).name).write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
-    monkeypatch.setattr(claims, "PUBLISHED", folder)
+    monkeypatch.setattr(verdicts, "PUBLISHED", folder)
     (folder.with_name("notes")).mkdir()
     return folder
 

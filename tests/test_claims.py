@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lth.book import CHAPTERS, claims, estimates, scorecard
+from lth.book import CHAPTERS, claims, estimates, scorecard, verdicts
 from lth.book.presets import parameters
 from lth.errors import UsageError
 
@@ -35,7 +35,7 @@ def claim(low: float | None, high: float | None, **more) -> claims.Claim:
 )
 def test_the_whole_interval_decides(low, high, outcome):
     samples = [2.4, 2.5, 2.6, 2.5, 2.5]
-    assert claims.judge(claim(low, high), samples, AT_SCALE).outcome == outcome
+    assert verdicts.judge(claim(low, high), samples, AT_SCALE).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -48,47 +48,47 @@ def test_the_whole_interval_decides(low, high, outcome):
     ],
 )
 def test_two_shares_are_judged_by_fishers_test(accept, ones, others, outcome):
-    finding = claims.judge(claim(*accept, kind="shares"), (ones, others), AT_SCALE)
+    finding = verdicts.judge(claim(*accept, kind="shares"), (ones, others), AT_SCALE)
     assert finding.outcome == outcome and (finding.low, finding.high) == (None, None)
     if outcome == "open":  # at 100 against 40 per cent
         assert 8 < finding.decides < 15
 
 
 def test_a_share_of_none_is_not_certain():
-    finding = claims.judge(claim(None, 50, kind="share"), [False] * 3, AT_SCALE)
+    finding = verdicts.judge(claim(None, 50, kind="share"), [False] * 3, AT_SCALE)
     assert finding.outcome == "open" and finding.value == 0 and finding.high == pytest.approx(70.8, abs=0.1)
 
 
 def test_an_estimate_is_judged_as_it_is_and_stays_in_the_possible_range():
     found = estimates.bootstrap(lambda some: len(set(some)) / 4, 8)
-    finding = claims.judge(claim(0, None, kind="bootstrap", bounds=(0, 1)), found, AT_SCALE)
+    finding = verdicts.judge(claim(0, None, kind="bootstrap", bounds=(0, 1)), found, AT_SCALE)
     assert finding.value == 2 and finding.high == 1 and finding.outcome == "confirmed"
-    above = claims.judge(claim(90, None, bounds=(0, 100)), [99.0, 99.9, 99.8], AT_SCALE)
+    above = verdicts.judge(claim(90, None, bounds=(0, 100)), [99.0, 99.9, 99.8], AT_SCALE)
     assert above.high == 100
 
 
 def test_failed_units_are_left_out_and_told():
-    finding = claims.judge(claim(0, None), [1.0, float("nan"), 2.0, None, -math.inf, 1.5], AT_SCALE)
+    finding = verdicts.judge(claim(0, None), [1.0, float("nan"), 2.0, None, -math.inf, 1.5], AT_SCALE)
     assert (finding.n, finding.left_out, finding.value) == (3, 3, 1.5)
-    assert "3 failed and left out" in claims.interval(finding)
+    assert "3 failed and left out" in verdicts.interval(finding)
 
 
 @pytest.mark.parametrize("samples", [[], [5.0], [1.0, float("nan")]])
 def test_fewer_than_two_units_are_nothing_to_test(samples):
-    finding = claims.judge(claim(0, None), samples, AT_SCALE)
+    finding = verdicts.judge(claim(0, None), samples, AT_SCALE)
     assert (finding.n, finding.value, finding.verdict) == (0, None, "not run")
-    assert claims.interval(finding) == "nothing to test"
+    assert verdicts.interval(finding) == "nothing to test"
 
 
 def test_what_would_decide():
     """The n at which such a mean and spread decide in four cases of five, against simulation."""
     samples = [0.5, -0.4, 1.2, 0.1, 0.3]
-    finding = claims.judge(claim(0, None), samples, AT_SCALE)
+    finding = verdicts.judge(claim(0, None), samples, AT_SCALE)
     assert finding.outcome == "open"
     draws = np.random.default_rng(0).normal(np.mean(samples), np.std(samples, ddof=1), (20_000, finding.decides))
     low = draws.mean(1) - stats.t.ppf(0.975, finding.decides - 1) * draws.std(1, ddof=1) / np.sqrt(finding.decides)
     assert (low > 0).mean() == pytest.approx(0.81, abs=0.03)
-    assert claims.verdict_words(finding) == f"open: n = {finding.decides} would decide"
+    assert verdicts.verdict_words(finding) == f"open: n = {finding.decides} would decide"
 
 
 def test_two_scales_two_words():
@@ -101,12 +101,12 @@ def test_two_scales_two_words():
         assert claim(0, None).setting({**AT_SCALE, name: value}) == "below", name
     words = {}
     for steps, model in ((11_719, "lenet5"), (1000, "lenet5"), (999, "lenet5"), (1000, "lenet_300_100")):
-        finding = claims.judge(smaller, [1, 2, 1, 2], {**AT_SCALE, "steps": steps, "model": model})
-        words[steps, model] = claims.verdict_words(finding)
+        finding = verdicts.judge(smaller, [1, 2, 1, 2], {**AT_SCALE, "steps": steps, "model": model})
+        words[steps, model] = verdicts.verdict_words(finding)
     assert list(words.values()) == ["reproduced", "holds here", "not run at this scale", "not run at this scale"]
-    against = claims.judge(smaller, [-1, -2, -1, -2], {**AT_SCALE, "steps": 1000})
-    assert claims.verdict_words(against) == "does not hold here"
-    assert claims.verdict_words(None) == "not run"
+    against = verdicts.judge(smaller, [-1, -2, -1, -2], {**AT_SCALE, "steps": 1000})
+    assert verdicts.verdict_words(against) == "does not hold here"
+    assert verdicts.verdict_words(None) == "not run"
 
 
 def test_a_setting_of_its_own_is_the_papers():
@@ -117,11 +117,11 @@ def test_a_setting_of_its_own_is_the_papers():
 
 def test_what_was_found_before_a_claim_changed_decides_nothing(monkeypatch):
     before = claim(0, None)
-    finding = claims.judge(before, [1, 2, 1, 2], AT_SCALE)
+    finding = verdicts.judge(before, [1, 2, 1, 2], AT_SCALE)
     after = claim(0, None, changed={"date": "2026-11-25", "reason": "…"})
-    monkeypatch.setattr(claims, "ledger", lambda: {"X1.test": after})
-    assert finding.explored and claims.verdict_words(finding) == "open: seen before the claim was changed"
-    again = claims.judge(after, [1, 2, 1, 2], AT_SCALE)
+    monkeypatch.setattr(verdicts, "ledger", lambda: {"X1.test": after})
+    assert finding.explored and verdicts.verdict_words(finding) == "open: seen before the claim was changed"
+    again = verdicts.judge(after, [1, 2, 1, 2], AT_SCALE)
     assert not again.explored and again.verdict == "reproduced"
 
 
@@ -161,8 +161,8 @@ def test_paper_numbers():
 def test_the_scorecard_tells_what_was_found(tmp_path):
     chapter = tmp_path / "lt_basin"
     chapter.mkdir()
-    good = claims.judge(claims.ledger()["E8.d_init"], [3.0, 3.1, 3.2], AT_SCALE)
-    bad = claims.judge(claims.ledger()["E8.d_final"], [1.0, 1.1, 1.2], AT_SCALE)
+    good = verdicts.judge(claims.ledger()["E8.d_init"], [3.0, 3.1, 3.2], AT_SCALE)
+    bad = verdicts.judge(claims.ledger()["E8.d_final"], [1.0, 1.1, 1.2], AT_SCALE)
     (chapter / "claims.json").write_text(json.dumps([good.model_dump(), bad.model_dump()]), encoding="utf-8")
     page = scorecard.page(tmp_path)
     assert "1 reproduced" in page and "1 not reproduced" in page and f"{len(claims.ledger()) - 2} not run" in page

@@ -13,11 +13,12 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 from lth.analysis import similarity
-from lth.book import CHAPTERS, claims
-from lth.book.claims import PUBLISHED, ledger
+from lth.book import CHAPTERS, verdicts
+from lth.book.claims import ledger
 from lth.book.presets import parameters
 from lth.book.rehearsal import rehearse
 from lth.book.site import check
+from lth.book.verdicts import PUBLISHED
 from lth.files import ROOT
 from lth.population import concat
 from lth.store import archives as networks
@@ -32,13 +33,13 @@ def test_every_chapter_is_published_whole(chapter, notebook):
     stamp = json.loads((PUBLISHED / chapter / "provenance.json").read_text(encoding="utf-8"))
     assert "uncommitted" not in stamp["commit"]
     found = [finding["id"] for finding in json.loads((PUBLISHED / chapter / "claims.json").read_text(encoding="utf-8"))]
-    if any(claims.findings(PUBLISHED)[claim_id].explored for claim_id in found if claim_id in ledger()):
+    if any(verdicts.findings(PUBLISHED)[claim_id].explored for claim_id in found if claim_id in ledger()):
         pytest.skip("the published edition is older than these claims")
     assert found == [claim.id for claim in ledger().values() if claim.chapter == chapter and not claim.needs]
 
 
 def test_the_verdicts_of_the_basin_follow_from_its_tables():
-    findings = claims.findings(PUBLISHED)
+    findings = verdicts.findings(PUBLISHED)
     if findings["E8.lt_barrier"].explored:
         pytest.skip("the published edition is older than these claims")
     folder = PUBLISHED / "lt_basin" / "data"
@@ -75,7 +76,7 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
 def basin() -> dict[str, list[float]]:
     """How far tickets and scratch networks end from their pruning solution, from the networks alone."""
     folder = PUBLISHED / "lt_basin" / "data"
-    own = {"model": "lenet5", "steps": claims.stamp(PUBLISHED / "lt_basin")["parameters"]["steps"]}
+    own = {"model": "lenet5", "steps": verdicts.stamp(PUBLISHED / "lt_basin")["parameters"]["steps"]}
     solutions = published("lt_basin", method="Pruned (diff. init.)", **own)
     solutions = solutions[np.argsort(solutions.frame.solution)]
     order = {number: r for r, number in enumerate(solutions.frame.solution)}
@@ -108,8 +109,8 @@ def test_a_claim_comes_out_again_from_the_networks_that_travel(chapter):
     if chapter not in MEASURED_AGAIN:
         pytest.skip(f"no claim of {chapter} is measured again here yet")
     for claim_id, samples in MEASURED_AGAIN[chapter]().items():
-        told = claims.findings(PUBLISHED)[claim_id]
-        again = claims.judge(ledger()[claim_id], samples, claims.stamp(PUBLISHED / chapter)["parameters"])
+        told = verdicts.findings(PUBLISHED)[claim_id]
+        again = verdicts.judge(ledger()[claim_id], samples, verdicts.stamp(PUBLISHED / chapter)["parameters"])
         assert (again.n, again.outcome) == (told.n, told.outcome)
         assert [again.value, again.low, again.high] == pytest.approx([told.value, told.low, told.high], rel=1e-4)
 

@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, claims, finishing, gallery, what_runs
+from lth.book import CHAPTERS, claims, finishing, gallery, verdicts, what_runs
 from lth.book.claims import ledger, shown
 from lth.book.presets import parameters
 from lth.files import ROOT
@@ -85,7 +85,7 @@ def test_a_page_whose_run_is_older_than_its_tests_says_so(executed):
     own = [claim for claim in claims.ledger().values() if claim.chapter == "lt_basin" and not claim.needs]
     changed = [claim for claim in own if claim.version]
     told = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    fresh = {claim.id: claims.judge(claim, [], told["parameters"]) for claim in own}
+    fresh = {claim.id: verdicts.judge(claim, [], told["parameters"]) for claim in own}
     assert finishing.older(own, told, fresh) == []
     old = fresh | {changed[0].id: fresh[changed[0].id].model_copy(update={"test": "2001-01-01"})}
     (words,) = finishing.older(own, told, old)
@@ -116,7 +116,7 @@ def test_a_note_stands_in_its_chapter(executed, monkeypatch):
     beside.mkdir()
     text = "### What came out\n\nIt holds.\n\n### Where they differ\n\nHere.\n"
     (beside / "lt_basin.md").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(claims, "PUBLISHED", folder.parent)
+    monkeypatch.setattr(verdicts, "PUBLISHED", folder.parent)
     finishing.finish(notebook, "lt_basin", folder, borrowed=False)
     last = notebook["cells"][-2]["source"]
     assert "(differs-lt_basin)=\n## Where they differ\n\nHere.\n\n## Where these results come from" in last
@@ -149,7 +149,7 @@ def test_the_table_of_presets_tells_what_they_run():
 def test_the_gallery_shows_each_figure_once(executed, tmp_path, monkeypatch):
     notebook, folder = executed
     (folder / "03_lt_basin.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-    monkeypatch.setattr("lth.book.claims.PUBLISHED", tmp_path)
+    monkeypatch.setattr("lth.book.verdicts.PUBLISHED", tmp_path)
     gallery.write(tmp_path, tmp_path / "source")
     text = (tmp_path / "source" / "book" / "figures.md").read_text(encoding="utf-8")
     assert text.count(":img-top: gallery/lt_basin/paths.png") == 1 and "notebooks/03_lt_basin.html#fig-paths" in text

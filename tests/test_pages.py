@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lth.book import beside, claims, pages, site
+from lth.book import beside, pages, site, verdicts
 from lth.book.claims import ledger
 from lth.errors import UsageError
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_is_refused(one, tmp_path):
 
 def test_an_execution_is_a_chapter_of_an_edition_or_a_folder(one, other, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(claims, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(verdicts, "PUBLISHED", tmp_path / "published")
     assert pages.execution("3", one.parent) == pages.execution(NAME, one.parent) == one
     assert pages.execution(str(other), one.parent) == other
     assert pages.execution("edition/lt_basin", tmp_path / "nowhere") == one

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, claims, scorecard, site
+from lth.book import CHAPTERS, scorecard, site, verdicts
 from lth.book.figures import Table
 from lth.errors import LthError, UsageError
 from lth.files import ROOT
@@ -85,7 +85,7 @@ def published(edition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(edition, folder)
     for chapter, notebook in CHAPTERS.items():
         edit(folder / chapter / Path(notebook).name, lambda content: content["cells"].append(markdown("As published.")))
-    monkeypatch.setattr(claims, "PUBLISHED", folder)
+    monkeypatch.setattr(verdicts, "PUBLISHED", folder)
     return folder
 
 

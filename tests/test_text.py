@@ -14,7 +14,7 @@ from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 
-from lth.book import claims, figures, scorecard, speed
+from lth.book import figures, scorecard, speed, verdicts
 from lth.book.text import Markup, escape
 from lth.files import ROOT
 
@@ -62,7 +62,7 @@ def test_line_breaks_in_a_name_do_not_end_the_row():
 
 
 def test_what_is_markdown_already_stays():
-    verdict = claims.verdict_mark("not reproduced")
+    verdict = verdicts.verdict_mark("not reproduced")
     assert escape(verdict) == verdict == "[not reproduced]{.verdict .not-reproduced}"
     frame = pd.DataFrame([{"verdict": verdict, "z": Markup("**+4.0**")}], dtype=object)
     assert f"| {verdict} | **+4.0** |" in figures.Table(frame, "Caption.", "name")._repr_markdown_()

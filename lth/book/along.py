@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from lth.book import CHAPTERS
-from lth.book.claims import PUBLISHED
 from lth.book.site import build
+from lth.book.verdicts import PUBLISHED
 from lth.errors import Stopped
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from lth.book import CHAPTERS
 from lth.book.came_out import told_of_figure
-from lth.book.claims import Finding, interval, ledger, stamp, verdict_mark, verdict_words
+from lth.book.claims import ledger
 from lth.book.scorecard import title
 from lth.book.text import Markup, escape
+from lth.book.verdicts import Finding, interval, stamp, verdict_mark, verdict_words
 from lth.errors import UsageError
 
 STAMPED = ("preset", "data", "device", "networks trained", "training time", "commit", "finished")

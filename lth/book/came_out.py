@@ -13,20 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth.book import CHAPTERS
-from lth.book.claims import (
-    Claim,
-    Finding,
-    findings,
-    home,
-    interval,
-    ledger,
-    stamp,
-    verdict_mark,
-    verdict_words,
-)
+from lth.book.claims import Claim, ledger
 from lth.book.notes import words
 from lth.book.scorecard import DECIDED, counted, number_of, strip, verdict_of
 from lth.book.text import escape
+from lth.book.verdicts import Finding, findings, home, interval, stamp, verdict_mark, verdict_words
 
 
 class Paper(NamedTuple):

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from lth import data as datasets
 from lth import distributed
 from lth.analysis.learning import learns
-from lth.book import CHAPTERS, claims, control, figures
+from lth.book import CHAPTERS, claims, control, figures, verdicts
 from lth.book.came_out import told_of_figure
 from lth.book.presets import parameters
 from lth.book.settings import CHAPTER_PARAMETERS
@@ -152,7 +152,7 @@ class Chapter:
     def judge(self, samples: Mapping[str, Any]) -> pd.DataFrame:
         """Tests every claim of the chapter with its samples: the table of verdicts, kept as claims.json.
 
-        samples: claim → what `lth.book.claims.judge` takes, one number per unit of the claim's replication. Where all
+        samples: claim → what `lth.book.verdicts.judge` takes, one number per unit of the claim's replication. Where all
         networks only guess, which is told on the page, there is nothing to test but checks and who learns.
         """
         claims.check_ids(self.name, list(samples))
@@ -161,7 +161,7 @@ class Chapter:
             print(told)
             about = {claim.id for claim in asked if claim.check or claim.kind in ("share", "shares")}
             samples = {name: sample if name in about else [] for name, sample in samples.items()}
-        found = [claims.judge(claim, samples[claim.id], self.parameters.model_dump()) for claim in asked]
+        found = [verdicts.judge(claim, samples[claim.id], self.parameters.model_dump()) for claim in asked]
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(
             self.out / "claims.json", json.dumps([finding.model_dump() for finding in found], indent=1, allow_nan=False)
@@ -171,9 +171,9 @@ class Chapter:
                 "claim": f"{claim.id}: {claim.statement}",
                 "paper": claim.paper,
                 "test": f"{claim.test} {claim.unit}",
-                "value [95 % interval], n": f"{claims.interval(finding)}" + f" {claim.replication}s" * bool(finding.n),
+                "value [95 % interval], n": verdicts.interval(finding) + f" {claim.replication}s" * bool(finding.n),
                 "in this run": finding.outcome,
-                "verdict": claims.verdict_mark(claims.verdict_words(finding)),
+                "verdict": verdicts.verdict_mark(verdicts.verdict_words(finding)),
             }
             for claim, finding in zip(asked, found, strict=True)
         ]

@@ -215,8 +215,8 @@ def book(
 ) -> None:
     """Build the site from executed chapters and print where it is."""
     from lth.book import pdf as printer
-    from lth.book.claims import PUBLISHED
     from lth.book.site import build
+    from lth.book.verdicts import PUBLISHED
 
     if pdf:
         printer.browser()  # or say at once that there is none
@@ -267,7 +267,8 @@ def claims(
     ] = None,
 ) -> None:
     """The ledger: every claim with its test, fixed beforehand, and what is known of it."""
-    from lth.book.claims import PUBLISHED, findings, interval, ledger, verdict_words
+    from lth.book.claims import ledger
+    from lth.book.verdicts import PUBLISHED, findings, interval, verdict_words
 
     if edition and not edition.is_dir():
         raise UsageError(f"no edition at {edition}: `lth run --out {edition}` makes one")

@@ -18,10 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lth.book.claims import Claim, ledger, stamp
+from lth.book.claims import Claim, ledger
 from lth.book.presets import parameters
 from lth.book.runner import Display, execute
 from lth.book.training import training_cells
+from lth.book.verdicts import stamp
 from lth.files import default_root, shown, write_text
 from lth.store.archives import Archives
 

@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 
 from lth.book import came_out, drawn, notes
-from lth.book.claims import Claim, Finding, findings, ledger, shown, stamp
+from lth.book.claims import Claim, ledger, shown
 from lth.book.presets import PRESETS, parameters
 from lth.book.scorecard import counted, number_of, strip, title
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.book.text import escape
+from lth.book.verdicts import Finding, findings, stamp
 from lth.errors import UsageError
 
 NAMES = {  # as the papers write them

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lth.book import CHAPTERS
 from lth.book.came_out import PAPERS
-from lth.book.claims import home, shown
+from lth.book.claims import shown
 from lth.book.scorecard import heading, number_of
+from lth.book.verdicts import home
 
 NAMED = re.compile(r":name: (tab-[\w-]+)|<figure id=\"(film-[\w-]+)\"")
 

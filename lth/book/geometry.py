@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lth.book import claims, estimates
+from lth.book import claims, estimates, verdicts
 from lth.book.estimates import Estimate
 from lth.book.samples import wide
 from lth.book.text import Markup
@@ -195,7 +195,7 @@ def judged_twice(one: Mapping[str, Any], other: Mapping[str, Any], parameters: M
     rows = []
     for name, told in other.items():
         claim = claims.ledger()[name]
-        both = [claims.judge(claim, some, parameters) for some in (one[name], told)]
-        words = [f"{found.outcome}: {claims.interval(found)}" for found in both]
+        both = [verdicts.judge(claim, some, parameters) for some in (one[name], told)]
+        words = [f"{found.outcome}: {verdicts.interval(found)}" for found in both]
         rows.append([name, *words, "yes" if both[0].outcome == both[1].outcome else Markup("**no**")])
     return pd.DataFrame(rows, columns=["claim", "interpolated", "gathered anew", "the same"], dtype=object)

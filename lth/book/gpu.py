@@ -20,11 +20,12 @@ import torch
 
 from lth import data
 from lth.book import CHAPTERS, cost, doctor, runner
-from lth.book.claims import ledger, stamp
+from lth.book.claims import ledger
 from lth.book.presets import parameters
 from lth.book.progress import Bar, duration
 from lth.book.scorecard import came_out
 from lth.book.settings.base import Settings
+from lth.book.verdicts import stamp
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ROOT, shown, write_text
 

@@ -24,9 +24,9 @@ def execution(word: str, edition: Path) -> Path:
 
     Of a chapter it is what `edition` holds, and the published one where that has none. UsageError where there is none.
     """
-    from lth.book.claims import PUBLISHED, stamp
     from lth.book.runner import named
     from lth.book.site import check
+    from lth.book.verdicts import PUBLISHED, stamp
 
     folder = absolute(word)
     if os.sep not in word and not (folder / "provenance.json").is_file():

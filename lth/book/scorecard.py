@@ -10,19 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from lth.book import CHAPTERS
-from lth.book.claims import (
-    Claim,
-    Finding,
-    findings,
-    interval,
-    ledger,
-    shown,
-    stamp,
-    verdict_mark,
-    verdict_words,
-)
+from lth.book.claims import Claim, ledger, shown
 from lth.book.notes import differences
 from lth.book.text import escape
+from lth.book.verdicts import Finding, findings, interval, stamp, verdict_mark, verdict_words
 from lth.files import ROOT
 
 STAMPED = {"on": "trained on", "with preset": "preset", "at commit": "commit", "finished": "finished"}

@@ -31,7 +31,7 @@ def build(edition: Path, out: Path) -> Path:
     `out` stays as it was.
     """
     from lth.book import came_out, gallery, many_machines, scorecard, speed
-    from lth.book.claims import home
+    from lth.book.verdicts import home
 
     edition, out = Path(edition).resolve(), Path(out).resolve()
     for chapter, notebook in CHAPTERS.items():
@@ -97,7 +97,7 @@ def stage(edition: Path, source: Path) -> None:
     import yaml
 
     from lth.book import finishing, what_runs
-    from lth.book.claims import home
+    from lth.book.verdicts import home
 
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("editions", "__pycache__"))
     shutil.copy(ROOT / "_toc.yml", source)
