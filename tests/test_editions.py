@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from lth.analysis import similarity
+from lth.analysis import similarity, updates
 from lth.book import CHAPTERS, verdicts
 from lth.book.claims import ledger
 from lth.book.presets import parameters
@@ -20,7 +22,7 @@ from lth.book.rehearsal import rehearse
 from lth.book.site import check
 from lth.book.verdicts import PUBLISHED
 from lth.files import ROOT
-from lth.population import concat
+from lth.population import Population, concat
 from lth.store import archives as networks
 from lth.store.archives import Archives, add, published, used
 from lth.store.measures import Measures
@@ -97,7 +99,46 @@ def basin() -> dict[str, list[float]]:
     return {"E8.d_final": (means["Scratch (diff. init.)"] / means["LT"]).dropna().tolist()}
 
 
-MEASURED_AGAIN = {"lt_basin": basin}  # chapter → claim → its samples, from the networks that travel with the book
+def histories(chapter: str, sparsity: float, **labels: object) -> dict[str, pd.DataFrame]:
+    """What was recorded in training the networks of an edition that have this sparsity and these labels, by run."""
+    archives, found = Archives(networks.SHIPPED), {}
+    for name in used(PUBLISHED / chapter):
+        meta = json.loads(archives.read(f"{name}/meta.json")) if name.startswith("runs/") else {}
+        if labels.items() <= meta.get("replica", {}).items():
+            with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+                file.write(archives.read(f"{name}/final.safetensors"))
+                file.flush()
+                masks = list(Population.load(Path(file.name)).masks.values())
+            left = sum(mask.sum().item() for mask in masks) / sum(mask.numel() for mask in masks)
+            if meta["model"] == "lenet5" and round(1 - left, 2) == sparsity:
+                history = pd.read_csv(io.BytesIO(archives.read(f"{name}/history.csv")))
+                found[name] = history.assign(seed=meta["replica"]["seed"])
+    return found
+
+
+def initial_weights() -> dict[str, list[float]]:
+    """By how many powers of ten the sparsity-aware weights raise the gradient flow before training, mask by mask."""
+    flows = {}
+    for kind in ("sparsity-aware", "original"):
+        told = pd.concat(histories("gradient_flow", 0.95, method="Scratch", init=kind).values())
+        flows[kind] = told[told.step == 0].set_index("seed").gradient_flow
+    assert set(flows["original"].index) == set(flows["sparsity-aware"].index)
+    return {"E6.start": np.log10(flows["sparsity-aware"] / flows["original"]).tolist()}
+
+
+def mask_updates() -> dict[str, list[float]]:
+    """What RigL's updates multiply the gradient's norm by in the first half of training: mean power of ten by mask."""
+    every, steps = (verdicts.stamp(PUBLISHED / "dst_updates")["parameters"][name] for name in ("dst_every", "steps"))
+    found = []
+    for history in histories("dst_updates", 0.95, method="RigL", init="sparsity-aware").values():
+        rows = updates.changes(history)
+        if rows.step.min() == every:  # not one of those with more updates
+            found.append(rows[rows.step <= steps / 2].powers.mean())
+    return {"E7.rigl": found}
+
+
+# chapter → claim → its samples, from the networks that travel with the book
+MEASURED_AGAIN = {"gradient_flow": initial_weights, "dst_updates": mask_updates, "lt_basin": basin}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
