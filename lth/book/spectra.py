@@ -88,8 +88,7 @@ def prepare(ax: Axes, table: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     ax.axvspan(low, 0, color="black", alpha=0.04, linewidth=0)
-    words = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": "x-small"}
-    ax.annotate("loss bends down", (0, 5), (-4, -3), **words)
+    ax.annotate("loss bends down", (low, 5), (4, -3), textcoords="offset points", va="top", fontsize="x-small")
     ax.set(xlabel="eigenvalue (axis stretched around 0)", ylabel="share per unit of the axis")
 
 
