@@ -35,7 +35,7 @@ PAPERS = {  # by the letter that its claims begin with
         "evci2022gradient",
         "Do sparse networks train badly because little gradient reaches their weights, and does a ticket mend this, or "
         "does it find its way back to the pruned network it came from?",
-        {"gradient_flow": "errors", "dst_updates": "jumps", "lt_basin": "paths"},
+        {"gradient_flow": "errors", "dst_updates": "changes", "lt_basin": "paths"},
     ),
     "M": Paper(
         "Maene et al.: returning to an old solution",
