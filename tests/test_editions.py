@@ -197,6 +197,18 @@ def test_a_chapter_from_its_archive_alone_is_the_same(chapter, tmp_path, monkeyp
         assert (again / name).read_text(encoding="utf-8") == (first / name).read_text(encoding="utf-8")
 
 
+def test_the_note_counts_who_learns_without_weight_decay():
+    """As `scripts/without_decay.py` found it, beside the same networks of the published edition."""
+    told = pd.read_csv(ROOT / "book" / "editions" / "notes" / "without_decay.csv").set_index("seed")
+    networks = pd.read_csv(PUBLISHED / "gradient_flow" / "data" / "accuracy.csv")
+    networks = networks[(networks.method == "Scratch") & (networks.init == "original")].set_index("seed")
+    assert told["with decay"].to_dict() == pytest.approx(networks.accuracy.to_dict(), abs=0.01)
+    words = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight"]
+    here, without = (words[(told[column] > 20).sum()] for column in ("with decay", "without"))
+    note = (ROOT / "book" / "editions" / "notes" / "gradient_flow.md").read_text(encoding="utf-8")
+    assert f"{without} of the {words[len(told)]} learn; with it, {here}." in note
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_note_points_at_what_the_published_chapter_shows(chapter):
     """Not at a figure or table that only the next edition has: the book would not build."""
