@@ -223,10 +223,10 @@ def _kernel(folder: Path) -> None:
 
 
 def _papermill(source: Path, target: Path, values: dict[str, Any], failure: list[BaseException]) -> None:
-    import papermill
-
-    logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
+        import papermill
+
+        logging.getLogger("papermill").setLevel(logging.ERROR)
         papermill.execute_notebook(
             source, target, values, kernel_name=KERNEL, cwd=str(ROOT), progress_bar=False, log_output=False
         )
