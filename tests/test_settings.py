@@ -6,7 +6,7 @@ import pytest
 
 from lth import data
 from lth.book.chapter import Chapter
-from lth.book.presets import PRESETS, check_data, parameters
+from lth.book.presets import PRESETS, changed, check_data, nearest, parameters
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.book.settings.base import DIGITS, Facts
 from lth.book.settings.dst_updates import lenet5_layers
@@ -137,3 +137,17 @@ def test_wrong_values_are_told_in_one_line(make, words):
     with pytest.raises(UsageError) as refused:
         make()
     assert str(refused.value).startswith(words) and "\n" not in str(refused.value)
+
+
+def test_the_preset_of_a_run_is_the_nearest_to_its_values():
+    """Whoever types a preset and another one's values has run that other one."""
+    for chapter in CHAPTER_PARAMETERS:
+        for preset in PRESETS:
+            values = parameters(chapter, preset).model_dump()
+            named = nearest(chapter, "smoke", values | {"first_seed": 7})
+            assert not changed(chapter, named, values)
+        assert nearest(chapter, "by hand", values) == "by hand"
+    values = parameters("lt_basin", "night", {"points": 8}).model_dump()
+    assert nearest("lt_basin", "night", values) == "night"
+    assert changed("lt_basin", "night", values) == {"points": (8, parameters("lt_basin", "night").points)}
+    assert nearest("lt_basin", "night", {}) == "night"

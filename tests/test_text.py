@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import zipfile
 
 import pandas as pd
 import pytest
@@ -79,3 +81,20 @@ def test_the_scorecard_and_the_page_on_speed_show_names_as_they_are(tmp_path):
     assert f"Computed on {escape(NAME)}." in scorecard.page(tmp_path)
     assert escape(NAME) in speed.measured([{"device": NAME, "kind": "cpu"}])
     assert escape(NAME) in speed.notes(pd.DataFrame([{"model": "lenet5", "replicas": 1, "note": NAME}]))[0]
+
+
+def test_the_page_on_speed_counts_the_published_networks(tmp_path):
+    runs = [("lt_basin", 8, 2.0), ("lt_basin-2", 12, 3.0), ("tweaks", 5, 1.0)]
+    for number, (archive, steps, seconds) in enumerate(runs):
+        meta = {"model": "lenet5", "device": NAME, "seconds": seconds, "recipe": {"steps": steps, "first_step": 2}}
+        with zipfile.ZipFile(tmp_path / f"{archive}.zip", "w") as file:
+            file.writestr(f"runs/{number}/meta.json", json.dumps(meta))
+    told = speed.spent(tmp_path)
+    assert f"| 3 | {escape(NAME)} | lenet5 (128) | 2 | 3.2 | 0.00139 |" in told  # 6 and 10 steps in 5 s
+    assert f"| 4 | {escape(NAME)} | lenet5 (128) | 1 | 3 | 0.000278 |" in told
+    assert speed.spent(tmp_path / "nothing") == ""
+    results = {"lenet5": "well", "vgg16": "wrong", "conv4": "not tried"}
+    rows = [{"what": name, "result": result} for name, result in results.items()]
+    machine = {"device": NAME, "measured": "2026-01-02T03:04:05", "rows": rows}
+    (tmp_path / "one.json").write_text(json.dumps(machine), encoding="utf-8")
+    assert speed.examined(tmp_path) == f"`lth doctor` on {escape(NAME)}, 2026-01-02: 2 checks (lenet5, vgg16), 1 wrong."

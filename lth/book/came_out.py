@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lth.book import CHAPTERS
 from lth.book.claims import Claim, ledger
 from lth.book.notes import words
+from lth.book.presets import nearest
 from lth.book.scorecard import DECIDED, counted, number_of, strip, verdict_of
 from lth.book.text import escape
 from lth.book.verdicts import Finding, findings, home, interval, stamp, verdict_mark, verdict_words
@@ -143,7 +144,8 @@ def _ran(folder: Path) -> str:
     if not told:
         return "Not run in this edition."
     networks = f", {told['networks trained']} networks" if "networks trained" in told else ""
-    return f"Run on {escape(told.get('data', '?'))}, preset {escape(told.get('preset', '?'))}{networks}:"
+    preset = nearest(folder.name, told.get("preset", "?"), told.get("parameters", {}))
+    return f"Run on {escape(told.get('data', '?'))}, preset {escape(preset)}{networks}:"
 
 
 def told_of_figure(notebook: dict[str, Any], name: str) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from lth.book import came_out, drawn, notes
 from lth.book.claims import Claim, ledger, shown
-from lth.book.presets import PRESETS, parameters
+from lth.book.presets import PRESETS, changed, nearest, parameters
 from lth.book.scorecard import counted, number_of, strip, title
 from lth.book.settings import CHAPTER_PARAMETERS
 from lth.book.text import escape
@@ -126,20 +126,14 @@ def badge(chapter: str, told: dict[str, Any]) -> str:
         parts.append(f"{100 * values['sparsity']:g} % sparse")
     if "arms" in values:
         parts.append(escape(", ".join(values["arms"])))
-    preset = told.get("preset", "?")
+    if "trained on" in told:
+        parts.append(f"trained on {escape(told['trained on'])}")
+    preset = nearest(chapter, told.get("preset", "?"), values)
     words = f"preset {escape(preset)}" if preset in PRESETS else escape(preset)
-    if preset in PRESETS and (changed := _changed(chapter, preset, values)):
-        few = ", ".join(changed) if len(changed) <= FEW else f"{len(changed)} other values"
-        words += f", but with {few}"
+    if preset in PRESETS and (other := changed(chapter, preset, values)):
+        each = [f"{escape(name)} {_in_words(it)} in place of {_in_words(usual)}" for name, (it, usual) in other.items()]
+        words += f", but with {', '.join(each) if len(each) <= FEW else f'{len(each)} other values'}"
     return " ".join(f"[{part}]{{.ran}}" for part in [*parts, words] if part)
-
-
-def _changed(chapter: str, preset: str, values: dict[str, Any]) -> list[str]:
-    """«seeds 3 in place of 5» for each parameter that is not the preset's of today."""
-    usual = parameters(chapter, preset).model_dump()
-    both = [name for name in values if name in usual and name != "first_seed"]
-    told = {n: [_in_words(value[n]) for value in (values, usual)] for n in both if values[n] != usual[n]}
-    return [f"{escape(name)} {here} in place of {there}" for name, (here, there) in told.items()]
 
 
 def _in_words(value: Any) -> str:

@@ -38,6 +38,23 @@ def parameters(chapter: str, preset: str, overrides: Mapping[str, Any] | None = 
     return kind(**{**VALUES[chapter].get(preset, {}), **(overrides or {})})
 
 
+def changed(chapter: str, preset: str, values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Name → (value, the preset's of today) of each parameter in which they differ; which seeds were drawn is none."""
+    usual = parameters(chapter, preset).model_dump()
+    both = [name for name in values if name in usual and name != "first_seed"]
+    return {name: (values[name], usual[name]) for name in both if values[name] != usual[name]}
+
+
+def nearest(chapter: str, typed: str, values: Mapping[str, Any]) -> str:
+    """The preset from which these values of an execution differ least; the one that was typed if none is nearer.
+
+    Whoever types a preset and the paper's whole settings has run the preset `paper`. «by hand» and the like stay.
+    """
+    if typed not in PRESETS:
+        return typed
+    return min((typed, *PRESETS), key=lambda preset: len(changed(chapter, preset, values)))
+
+
 def check_data(chapter: str, values: Mapping[str, Any]) -> None:
     """UsageError, in one line, where the data set does not fit these parameters; LthError where it is not there.
 

@@ -12,6 +12,7 @@ from typing import Any
 from lth.book import CHAPTERS
 from lth.book.claims import Claim, ledger, shown
 from lth.book.notes import differences
+from lth.book.presets import nearest
 from lth.book.text import escape
 from lth.book.verdicts import Finding, findings, interval, stamp, verdict_mark, verdict_words
 from lth.files import ROOT
@@ -131,7 +132,10 @@ def _row(first: str, *others: str) -> list[str]:
 
 def _run_line(chapter: Path) -> str:
     """When and on what a chapter's results were computed."""
-    told = [f"{word} {escape(stamp(chapter)[key])}" for word, key in STAMPED.items() if key in stamp(chapter)]
+    ran = stamp(chapter)
+    if {"preset", "parameters"} <= set(ran):
+        ran["preset"] = nearest(chapter.name, ran["preset"], ran["parameters"])
+    told = [f"{word} {escape(ran[key])}" for word, key in STAMPED.items() if key in ran]
     return f"Computed {', '.join(told)}." if told else "Not run in this edition: its page shows the published one."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import seaborn as sns
 from matplotlib.ticker import LogFormatter, NullLocator
 
 from lth.book.figures import Table, house_style
+from lth.book.scorecard import number_of
 from lth.book.text import escape
 from lth.files import ROOT
+from lth.store.archives import SHIPPED
+from lth.training.recipe import Recipe
 
 MARK = "% what was measured\n"
 BENCHMARKS = ROOT / "book" / "benchmarks"
@@ -36,7 +40,9 @@ def write(source: Path) -> None:
         )
         for precision, part in rows.groupby("precision", sort=False):
             parts += section(f"{name}-{precision}", part, folder)
-    page.write_text(page.read_text(encoding="utf-8").replace(MARK, "\n\n".join(parts) + "\n"), encoding="utf-8")
+    parts[1:1] = [examined(folder / "doctor"), spent(SHIPPED)]
+    told = "\n\n".join(filter(None, parts))
+    page.write_text(page.read_text(encoding="utf-8").replace(MARK, told + "\n"), encoding="utf-8")
 
 
 def measured(machines: Sequence[dict[str, Any]]) -> str:
@@ -48,6 +54,51 @@ def measured(machines: Sequence[dict[str, Any]]) -> str:
         if kind not in {machine["kind"] for machine in machines}:
             told.append(f"**No {words} has been measured yet**: this page says how one works, not how fast it is.")
     return " ".join(told)
+
+
+def examined(folder: Path) -> str:
+    """What `lth doctor --save` found on each machine, a sentence each."""
+    told = []
+    for file in sorted(folder.glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        tried = [row for row in found["rows"] if row["result"] != "not tried"]
+        wrong = sum(row["result"] == "wrong" for row in tried)
+        names = ", ".join(dict.fromkeys(row["what"] for row in tried))
+        told.append(
+            f"`lth doctor` on {escape(found['device'])}, {found['measured'][:10]}: {len(tried)} checks ({names}), "
+            f"{wrong or 'nothing'} wrong."
+        )
+    return " ".join(told)
+
+
+def spent(folder: Path) -> str:
+    """A table of what training the published networks took, from their archives in the folder; "" where none are."""
+    runs = []
+    for file in sorted(folder.glob("*.zip")):
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/meta.json")]
+            runs += [(file.stem.partition("-")[0], json.loads(archive.read(name))) for name in names]
+    rows = [
+        {
+            "chapter": number_of(chapter),
+            "trained on": meta["device"],
+            "network (batch)": f"{meta['model']} ({Recipe.model_validate(meta['recipe']).batch_size})",
+            "steps": meta["recipe"]["steps"] - meta["recipe"].get("first_step", 0),
+            "seconds": meta["seconds"],
+        }
+        for chapter, meta in runs
+    ]
+    if not rows:
+        return ""
+    groups = pd.DataFrame(rows).groupby(["chapter", "trained on", "network (batch)"])
+    sums = groups.agg(networks=("steps", "size"), steps=("steps", "sum"), seconds=("seconds", "sum")).reset_index()
+    sums["replica-steps / s"] = [number(speed) for speed in sums.steps / sums.seconds]
+    sums["hours"] = [number(hours) for hours in sums.seconds / 3600]
+    caption = (
+        "What training the networks took that travel with the book: of those trained together each has its share of "
+        "the time, everything included, compiling, probes and whatever else the machine had to do meanwhile."
+    )
+    return Table(sums.drop(columns=["steps", "seconds"]), caption, "time-of-training")._repr_markdown_()
 
 
 def section(name: str, rows: pd.DataFrame, folder: Path) -> list[str]:

@@ -292,7 +292,9 @@ class Step:
         limits = {"recompile_limit": 1000, "accumulated_recompile_limit": 10_000}
         open_ = {"force_parameter_static_shapes": False, "force_nn_module_property_static_shapes": False}
         try:
-            with torch._dynamo.config.patch(**limits, **open_):
+            with warnings.catch_warnings(), torch._dynamo.config.patch(**limits, **open_):
+                # the recipe says in which precision; on a GPU the compiler would advise another
+                warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
                 seconds = self._rehearse()
             if not compilations.serves(kind, size):
                 compilations.note(kind, size, parameters, time.monotonic() - started)
