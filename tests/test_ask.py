@@ -53,7 +53,7 @@ def test_published_networks_are_those_that_were_trained(small):
 def test_the_example_of_the_page_runs(small, capsys):
     dense, final = small
     space: dict = {}
-    exec(EXAMPLE.replace("3000", "8"), space)
+    exec(EXAMPLE.replace("11_719", "8"), space)
     weights = {n for n in final.masks}
     for place, solution in enumerate([7, 8]):
         shares = []
@@ -69,7 +69,7 @@ def test_the_example_of_the_page_runs(small, capsys):
 
 def test_the_example_runs_on_the_published_networks():
     try:
-        published("lt_basin", method="LT", steps=3000)
+        published("lt_basin", method="LT", steps=11_719)
     except LthError as none:
         pytest.skip(f"no ticket of lt_basin travels yet: {none}")
     space: dict = {}

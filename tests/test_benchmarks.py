@@ -245,7 +245,7 @@ def page(tmp_path: Path) -> Callable[..., str]:
         (tmp_path / "book" / "speed.md").write_text(
             (ROOT / "book" / "speed.md").read_text(encoding="utf-8"), encoding="utf-8"
         )
-        speed.write(tmp_path)
+        speed.write(tmp_path, tmp_path / "none")
         return (tmp_path / "book" / "speed.md").read_text(encoding="utf-8")
 
     return make

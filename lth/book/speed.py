@@ -25,8 +25,11 @@ MARK = "% what was measured\n"
 BENCHMARKS = ROOT / "book" / "benchmarks"
 
 
-def write(source: Path) -> None:
-    """Puts what was measured into the page of a staged source tree, with figures and data beside it."""
+def write(source: Path, networks: Path = SHIPPED) -> None:
+    """Puts what was measured into the page of a staged source tree, with figures and data beside it.
+
+    networks: the archives whose training is counted on it.
+    """
     page, folder = source / "book" / "speed.md", source / "book" / "benchmarks"
     machines = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
     parts = [measured(list(machines.values()))]
@@ -40,7 +43,7 @@ def write(source: Path) -> None:
         )
         for precision, part in rows.groupby("precision", sort=False):
             parts += section(f"{name}-{precision}", part, folder)
-    parts[1:1] = [examined(folder / "doctor"), spent(SHIPPED)]
+    parts[1:1] = [examined(folder / "doctor"), spent(networks)]
     told = "\n\n".join(filter(None, parts))
     page.write_text(page.read_text(encoding="utf-8").replace(MARK, told + "\n"), encoding="utf-8")
 
