@@ -253,11 +253,11 @@ def page(tmp_path: Path) -> Callable[..., str]:
 
 def test_the_page_says_what_was_not_measured(page: Callable[..., str]):
     text = page()
-    assert "No GPU has been measured yet" in text and "No CPU has been measured yet" in text
+    assert "No GPU has been measured beside" in text and "No CPU has been measured beside" in text
     assert speed.MARK not in text and "Measured so far" not in text
     text = page(small=machine("cpu", row("lenet5", 1)))
     assert "Measured so far: the cpu." in text
-    assert "No GPU has been measured yet" in text and "No CPU" not in text
+    assert "No GPU has been measured beside" in text and "No CPU" not in text
     text = page(large=machine("cuda", row("lenet5", 1)))
     assert "Measured so far: the cuda; the cpu." in text and "No GPU" not in text and "No CPU" not in text
 

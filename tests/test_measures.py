@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lth.analysis import surface
+from lth.analysis import landscape, lcs, surface
 from lth.errors import LthError, UsageError
 from lth.methods import init
 from lth.methods.tweaks import GradInit
@@ -148,3 +148,28 @@ def test_measures_come_from_archives_and_tell_what_was_used(tmp_path, lenets, to
     again = other(HOW, lenets, toy.train)
     assert len(asked) == 3 and all(torch.equal(first[name], again[name]) for name in first)
     assert other.used == keep.used
+
+
+def test_of_a_line_both_ends_are_part_of_the_name(tmp_path, lenets, toy, monkeypatch):
+    keep, calls = Measures(tmp_path), []
+
+    def watched(start, end, *how, true=landscape.line):
+        calls.append((start.seeds, end.seeds))
+        return true(start, end, *how)
+
+    watched.__module__, watched.__qualname__ = landscape.line.__module__, landscape.line.__qualname__
+    monkeypatch.setattr(landscape, "line", watched)
+    ends = init.glorot_uniform(lenets.model, [7, 8, 9])
+    found = lcs.segments(lenets, ends, toy.test, 3, measure=keep)
+    pd.testing.assert_frame_equal(found, lcs.segments(lenets, ends, toy.test, 3), check_exact=True)
+    calls.clear()
+    turned = lcs.segments(lenets, ends[[0, 2, 1]], toy.test, 3, measure=keep)
+    assert sorted(calls) == [([seed], [end]) for seed, end in zip(lenets.seeds[1:], [9, 8], strict=True)]
+    assert turned.barrier[0] == found.barrier[0] and turned.distance[1] != found.distance[1]
+    calls.clear()
+    path = landscape.piecewise([lenets, ends], [0, 0.5, 1], toy.test, measure=keep)
+    assert not calls and path.sort_values(["seed", "alpha"]).error.tolist() == (
+        landscape.piecewise([lenets, ends], [0, 0.5, 1], toy.test).sort_values(["seed", "alpha"]).error.tolist()
+    )
+    with pytest.raises(UsageError, match="each of the 3 networks needs its own other one: there are 1"):
+        keep(landscape.line, lenets, ends[:1], [0.0, 1.0], toy.test)

@@ -76,6 +76,19 @@ def test_measured_spectra_are_those_of_the_networks_and_read_the_second_time(tmp
     assert all(torch.equal(a, b) for a, b in zip(again.values, found.values, strict=True))
 
 
+def test_estimates_after_several_steps_are_kept(tmp_path, toy, monkeypatch):
+    networks = init.glorot_uniform(Model("lenet5"), [0, 1])
+    true = hessian.lanczos_at(networks, toy.train, [2, 4], 2)
+    found = spectra.estimated(Measures(tmp_path), networks, toy.train, [2, 4], 2)
+    monkeypatch.setattr(hessian, "lanczos_at", None)  # which is not asked again
+    again = spectra.estimated(Measures(tmp_path), networks.label(level=3), toy.train, [2, 4], 2)
+    for one, other, third in zip(true, found, again, strict=True):
+        for kind in ("values", "weights"):
+            for a, b, c in zip(*(getattr(spectrum, kind) for spectrum in (one, other, third)), strict=True):
+                assert torch.equal(a, b) and torch.equal(b, c)
+    assert again[0].frame.level.tolist() == [3, 3]
+
+
 def test_a_network_that_failed_has_no_spectrum_and_the_others_have(tmp_path, toy):
     lenets = init.glorot_uniform(Model("lenet5", widths=(1, 1, 2, 2)), range(3))
     theta = lenets.theta().clone()

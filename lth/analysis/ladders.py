@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from lth.analysis import lcs, returns, similarity, weights
+from lth.analysis import landscape, lcs, returns, similarity, weights
 from lth.analysis.returns import Groups
 from lth.analysis.rounds import Measure, distances
 from lth.data import Split
@@ -66,15 +66,22 @@ def overlap_with_largest(dense: Population, levels: Levels, which: Sequence[int]
 
 
 def barriers(
-    start: Population, end: Population, points: int, split: Split, statistics: Mapping[str, Split | None]
+    start: Population,
+    end: Population,
+    points: int,
+    split: Split,
+    statistics: Mapping[str, Split | None],
+    measure: Callable[..., pd.DataFrame] = landscape.now,
 ) -> pd.DataFrame:
     """The `barrier` between two networks of each `network`, and how high it is, `relative` to the error at its ends.
 
     In points of error, and in per cent of the mean error at the ends, which is at least that of one wrong image.
-    statistics: names → images on which batch norm's statistics are gathered anew, None: interpolated.
+    statistics: names → images on which batch norm's statistics are gathered anew, None: interpolated. measure: see
+    `lcs.segments`.
     """
     tables = [
-        lcs.segments(start, end, split, points, images).assign(statistics=way) for way, images in statistics.items()
+        lcs.segments(start, end, split, points, images, measure).assign(statistics=way)
+        for way, images in statistics.items()
     ]
     lines = pd.concat(tables, ignore_index=True).rename(columns={"replica": "network"})
     at_ends = ((lines.start + lines.end) / 2).clip(lower=1 / len(split))

@@ -5,8 +5,9 @@ Planes are in `lth.analysis.plane`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -78,17 +79,27 @@ def line(
     return pd.concat(tables, ignore_index=True)
 
 
+def now(measure: Callable[..., pd.DataFrame], *args: Any) -> pd.DataFrame:
+    """What a measure gives, kept nowhere; a chapter's `measure` keeps it."""
+    return measure(*args)
+
+
 def piecewise(
-    networks: Sequence[Population], alphas: Sequence[float], split: Split, statistics: Split | None = None
+    networks: Sequence[Population],
+    alphas: Sequence[float],
+    split: Split,
+    statistics: Split | None = None,
+    measure: Callable[..., pd.DataFrame] = now,
 ) -> pd.DataFrame:
     """Loss and error on the straight lines from each of `networks` to the next one, replica by replica [P, Fig. 2].
 
     The table is that of `line` with two more columns: `leg`, the line's number, and `place`, which is leg + α.
+    measure: measures each line, and may keep what it finds (`lth.store.measures`).
     """
     if len(networks) < 2:
         raise UsageError("a path leads through two networks or more")
     legs = [
-        line(one.label(leg=leg), other, alphas, split, statistics)
+        measure(line, one.label(leg=leg), other, list(map(float, alphas)), split, statistics)
         for leg, (one, other) in enumerate(zip(networks[:-1], networks[1:], strict=True))
     ]
     return pd.concat(legs, ignore_index=True).assign(place=lambda table: table.leg + table.alpha)

@@ -7,7 +7,7 @@ a straight line without a barrier joins to it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,16 +75,21 @@ def measured(line: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def segments(
-    one: Population, other: Population, split: Split, points: int = 11, statistics: Split | None = None
+    one: Population,
+    other: Population,
+    split: Split,
+    points: int = 11,
+    statistics: Split | None = None,
+    measure: Callable[..., pd.DataFrame] = landscape.now,
 ) -> pd.DataFrame:
     """The straight line between two networks of each replica: a row of `measured` each, errors from 0 to 1.
 
     `replica` is its number, `distance` that of the two networks in all parameters. statistics: images on which batch
-    norm's statistics are gathered anew at every point, the ends too; else they are interpolated.
+    norm's statistics are gathered anew at every point, the ends too; else they are interpolated. measure: measures the
+    line, and may keep what it finds (`lth.store.measures`).
     """
-    line = landscape.line(
-        one.label(replica=range(len(one))), other, np.linspace(0, 1, points), split, statistics=statistics
-    )
+    alphas, start = np.linspace(0, 1, points).tolist(), one.label(replica=range(len(one)))
+    line = measure(landscape.line, start, other, alphas, split, statistics)
     distance = (other.theta() - one.theta()).norm(dim=1).cpu().numpy()
     return measured(line, ["replica"]).assign(distance=distance)
 

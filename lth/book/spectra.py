@@ -61,6 +61,21 @@ def measured(
     return found
 
 
+def estimated(
+    measure: Measures, population: Population, split: Split, steps: Sequence[int], probes: int
+) -> list[Spectrum]:
+    """`hessian.lanczos_at`; of networks whose spectra are known they are read."""
+    found = measure(ritz_at, population, split, list(steps), probes)
+    kinds = [[list(found[f"{kind} after {m}"]) for kind in ("values", "weights")] for m in steps]
+    return [Spectrum(population.frame, values, weights) for values, weights in kinds]
+
+
+def ritz_at(population: Population, split: Split, steps: Sequence[int], probes: int) -> Tensors:
+    """What `hessian.lanczos_at` finds after each number of steps: values and weights, (R, steps · probes) each."""
+    found = zip(steps, hessian.lanczos_at(population, split, steps, probes), strict=True)
+    return {f"{kind} after {m}": tensor for m, spectrum in found for kind, tensor in _stacked(spectrum).items()}
+
+
 def curves(spectrum: Spectrum, by: Sequence[str]) -> pd.DataFrame:
     """Rows `by`, `eigenvalue`, `density`: the share of eigenvalues per unit of the axis.
 

@@ -55,7 +55,10 @@ def measured(machines: Sequence[dict[str, Any]]) -> str:
     )
     for kind, words in (("cuda", "GPU"), ("cpu", "CPU")):
         if kind not in {machine["kind"] for machine in machines}:
-            told.append(f"**No {words} has been measured yet**: this page says how one works, not how fast it is.")
+            told.append(
+                f"**No {words} has been measured beside the plain loop yet**: this page says how one works, not by how "
+                "much it is faster."
+            )
     return " ".join(told)
 
 

@@ -30,6 +30,7 @@ from lth.training.describe import describe, tensors_hash
 VERSION = 1  # raised when a change of measuring code changes its numbers: all is then measured again
 TOGETHER = 8  # networks at a time on a GPU
 PLACE = "place in the measure"  # a column of the frame that a measure is given
+OTHER = "another network"  # in the name of a measure, in the place of an argument that is one
 
 Measured = pd.DataFrame | Tensors
 
@@ -63,8 +64,10 @@ class Measures:
         measure: a function of `lth` or a dataclass that can be called. It gives a table whose rows carry
                  the columns of the frame, or tensors by name, (R, …), and of each network the same whichever others
                  are measured beside it.
-        args, options: numbers, text, splits of data, tensors that all networks share. They are part of the name, as
-                 are the network's model, weights, masks, buffers and seed; other columns of the frame are not.
+        args, options: numbers, text, splits of data, tensors that all networks share, and populations of as many
+                 networks, such as the other ends of lines, of which each network has its own. They are part of the
+                 name, as are the network's model, weights, masks, buffers and seed; other columns of the frame are not.
+                 What needs two networks is measured here, not by `on`.
 
         Raises UsageError for a measure whose name does not say what it does, LthError where a file is damaged and
         where the store cannot be written to.
@@ -75,12 +78,13 @@ class Measures:
 
         def find(rows: list[int]) -> None:
             some = population[rows].label(**{PLACE: range(len(rows))})
-            found = measure(some, *args, **options)
+            own = {name: _own(thing, rows) for name, thing in options.items()}
+            found = measure(some, *(_own(thing, rows) for thing in args), **own)
             for place, r in enumerate(rows):
                 self._write(keys[r], _of_one(found, some, place), str(_named(measure)))
 
         chunks = [missing[at : at + size] for at in range(0, len(missing), size)]
-        if self.on and missing:
+        if self.on and missing and not _others(args, options):
             names = [self._name(keys[r]) for r in missing]
             self.on.measure(self.root, measure, population[missing], names, args, options)
         elif size == 1:
@@ -144,13 +148,27 @@ def _named(measure: Any) -> Any:
 
 def _keys(measure: Any, population: Population, args: tuple[Any, ...], options: dict[str, Any]) -> list[str]:
     """What the measure of each network is kept under."""
-    told = describe("what is measured", [args, options])
+    others, blank = _others(args, options), lambda thing: OTHER if isinstance(thing, Population) else thing
+    if any(len(other) != len(population) for other in others):
+        raise UsageError(f"each of the {len(population)} networks needs its own other one: there are {len(others[0])}")
+    told = describe("what is measured", [list(map(blank, args)), {name: blank(o) for name, o in options.items()}])
     shared = {"version": VERSION, "measure": _named(measure), "arguments": told}
-    return [_key(shared, population[[r]]) for r in range(len(population))]
+    return [_key(shared, population[[r]], [other[[r]] for other in others]) for r in range(len(population))]
 
 
-def _key(shared: dict[str, Any], one: Population) -> str:
+def _others(args: tuple[Any, ...], options: dict[str, Any]) -> list[Population]:
+    """The arguments that are other networks."""
+    return [thing for thing in (*args, *options.values()) if isinstance(thing, Population)]
+
+
+def _own(thing: Any, rows: list[int]) -> Any:
+    """An argument, of which some networks have their own part where it is other networks."""
+    return thing[rows] if isinstance(thing, Population) else thing
+
+
+def _key(shared: dict[str, Any], one: Population, others: Sequence[Population]) -> str:
     told = {**shared, "network": describe("a network", one), "seed": one.seeds[0]}
+    told |= {"others": [describe("a network", other) for other in others]} if others else {}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
