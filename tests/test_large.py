@@ -71,6 +71,15 @@ def test_the_cost_follows_from_speeds_and_multiplications(tmp_path, monkeypatch)
     monkeypatch.setattr(large, "BENCHMARKS", tmp_path)
     found = large.cost({"vgg16": 86_400 * 5_000 * 3}, side=32, classes=10)
     assert found.to_dict("records") == [{"network": "vgg16", "machine": "one", "precision": "bf16", "days": 3.0}]
+    assert large.in_words(found).takes.tolist() == ["3 days"]
+    assert large.in_words(found.assign(days=20_607.4)).takes.tolist() == ["56 years"]
+
+
+def test_a_table_without_networks_has_the_papers_numbers_alone():
+    assert "here" not in large.beside({}) and len(large.beside({})) > 10
+    own = pd.DataFrame({"method": "Baseline", "init": "dense", "accuracy": [0.7, 0.72]})
+    told = large.beside({"E4": own})
+    assert "71.00 ± 1.00" in told.here.tolist() and "–" in told.here.tolist()
 
 
 def test_images_are_counted_network_by_network():

@@ -66,7 +66,7 @@ def errors(ax: Axes, networks: pd.DataFrame, row: str) -> None:
         if count < comparison.PAPER_NETWORKS:
             guess = 100 - comparison.GUESS
             ax.plot(guess, place, "kD", markersize=6, fillstyle="none")
-            words = f"{comparison.PAPER_NETWORKS - count} of {comparison.PAPER_NETWORKS}"
+            words = f"paper: {comparison.PAPER_NETWORKS - count} of {comparison.PAPER_NETWORKS}"
             ax.annotate(words, (guess, place), (0, 9), textcoords="offset points",
                         ha="center", fontsize="x-small")  # fmt: skip
     ax.set(xlabel="test error (%), logarithmic", ylabel="")

@@ -150,7 +150,8 @@ def samples(networks: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
 def beside(networks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Test accuracy beside the paper's, row by row: mean ± standard deviation over networks, in per cent.
 
-    networks: row of the ledger → `method`, `init`, `accuracy` of each network; {} where there are none.
+    networks: row of the ledger → `method`, `init`, `accuracy` of each network; {} where there are none, and the table
+    has no column for them.
     """
     lines = []
     for row in PAPER:
@@ -160,7 +161,7 @@ def beside(networks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for cell, (mean, deviation) in told.iterrows():
             paper = f"{mean:.2f} ± {deviation:.2f}"
             line = {"row": row, "method": cell[0], "initial weights": cell[1], "paper": paper}
-            lines.append(line | {"here": ours.get(cell, "–")})
+            lines.append(line | ({"here": ours.get(cell, "–")} if networks else {}))
     return pd.DataFrame(lines)
 
 
@@ -187,6 +188,12 @@ def cost(images: Mapping[str, float], side: int = 224, classes: int = 1000) -> p
                 days = count * flops(name, (3, side, side), classes) / rate / 86_400
                 rows.append({"network": name, "machine": told["device"], "precision": precision, "days": days})
     return pd.DataFrame(rows)
+
+
+def in_words(costs: pd.DataFrame) -> pd.DataFrame:
+    """What `cost` found, with the time as one would say it: «14 days», «56 years»."""
+    words = [f"{days / 365:,.0f} years" if days > 730 else f"{days:.2g} days" for days in costs.days]
+    return costs.drop(columns="days").assign(takes=words)
 
 
 def flops(name: str, shape: tuple[int, int, int], classes: int) -> int:
