@@ -11,7 +11,7 @@ import torch
 from lth.analysis import hessian
 from lth.analysis.hessian import Spectrum
 from lth.book import spectra
-from lth.methods import init
+from lth.methods import init, prune
 from lth.models import Model
 from lth.store.measures import Measures
 
@@ -74,6 +74,17 @@ def test_measured_spectra_are_those_of_the_networks_and_read_the_second_time(tmp
         monkeypatch.setattr(hessian, name, None)
     again = spectra.measured(measure, parts, split)
     assert all(torch.equal(a, b) for a, b in zip(again.values, found.values, strict=True))
+
+
+def test_spectra_of_several_architectures_stand_where_their_networks_do(tmp_path, toy):
+    """They are measured together with those that are alike, and told in the order of the populations."""
+    one, other = (init.glorot_uniform(Model("lenet5", widths=(1, 1, 2, n)), range(2)) for n in (2, 3))
+    sparse = prune.apply(one, prune.magnitude_masks_per_layer(one, 0.5))
+    split, parts = toy.train.evenly(20), [one[:1], other, sparse, one[1:]]
+    found = spectra.measured(Measures(tmp_path), [part.label(part=k) for k, part in enumerate(parts)], split)
+    assert found.frame["part"].tolist() == [0, 1, 1, 2, 2, 3]
+    alone = [values for part in parts for values in hessian.spectrum(part, split).values]
+    assert all(torch.equal(a, b) for a, b in zip(found.values, alone, strict=True))
 
 
 def test_estimates_after_several_steps_are_kept(tmp_path, toy, monkeypatch):

@@ -20,7 +20,7 @@ from lth.book import figures
 from lth.book.film import Curve
 from lth.data import Split
 from lth.errors import LthError
-from lth.population import Population, Tensors
+from lth.population import Population, Tensors, concat
 from lth.store.measures import Measures
 
 STRETCH = 0.1
@@ -49,15 +49,23 @@ def measured(
     lanczos: steps of Lanczos that estimate them; without it they are exact. Of a network that failed in training, whose
     parameters are not numbers, the spectrum is one nan.
     """
-    found = Spectrum(pd.concat([population.frame for population in populations], ignore_index=True), [], [])
+    frame = pd.concat([population.frame for population in populations], ignore_index=True)
+    nothing = torch.full((1,), torch.nan, dtype=torch.float64)
+    found = Spectrum(frame, [nothing] * len(frame), [nothing] * len(frame))
     how = (eigenvalues,) if lanczos is None else (ritz, lanczos)
+    # of the sound networks, those with as many active parameters: each population's, and where they stand in the frame
+    places, begin = {}, 0
     for population in populations:
-        sound = population.theta().isfinite().all(1).tolist()
-        rows = [r for r, good in enumerate(sound) if good]
-        part = measure(how[0], population[rows], split, *how[1:]) if rows else {"values": [], "weights": []}
+        rows = population.theta().isfinite().all(1).nonzero().flatten().tolist()
+        if rows:
+            alike = population.model, int(population.theta_mask().sum(1).max())
+            places.setdefault(alike, []).append((population[rows], [begin + r for r in rows]))
+        begin += len(population)
+    for some in places.values():  # measured together, whichever population they come from: each core has one to do
+        part = measure(how[0], concat([network for network, _ in some]), split, *how[1:])
         for name, all_of in (("values", found.values), ("weights", found.weights)):
-            known, nothing = iter(part[name]), torch.full((1,), torch.nan, dtype=torch.float64)
-            all_of += [next(known) if good else nothing for good in sound]
+            for place, tensor in zip([r for _, rows in some for r in rows], part[name], strict=True):
+                all_of[place] = tensor
     return found
 
 
