@@ -17,7 +17,7 @@ from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 
 from lth.book import figures, scorecard, speed, verdicts
-from lth.book.text import Markup, escape
+from lth.book.text import Markup, escape, with_values
 from lth.files import ROOT
 
 EXTENSIONS = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["parse"]["myst_enable_extensions"]
@@ -98,3 +98,9 @@ def test_the_page_on_speed_counts_the_published_networks(tmp_path):
     machine = {"device": NAME, "measured": "2026-01-02T03:04:05", "rows": rows}
     (tmp_path / "one.json").write_text(json.dumps(machine), encoding="utf-8")
     assert speed.examined(tmp_path) == f"`lth doctor` on {escape(NAME)}, 2026-01-02: 2 checks (lenet5, vgg16), 1 wrong."
+
+
+def test_a_caption_tells_the_values_of_its_parameters():
+    values = {"images": 60_000, "share": 0.25, "levels": [1, 2], "augment": True}
+    told = with_values("`images` training images, a share of `share`, `levels`, `augment`, `other`, images.", values)
+    assert told == "60,000 training images, a share of 0.25, `levels`, `augment`, `other`, images."

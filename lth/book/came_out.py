@@ -17,7 +17,7 @@ from lth.book.claims import Claim, ledger
 from lth.book.notes import words
 from lth.book.presets import nearest
 from lth.book.scorecard import DECIDED, counted, number_of, strip, verdict_of
-from lth.book.text import escape
+from lth.book.text import escape, with_values
 from lth.book.verdicts import Finding, findings, home, interval, stamp, verdict_mark, verdict_words
 
 
@@ -154,5 +154,6 @@ def told_of_figure(notebook: dict[str, Any], name: str) -> tuple[str, str, str]:
         about = cell["metadata"].get("mystnb", {})
         if f'chapter.save("{name}"' in "".join(cell["source"]) and "figure" in about:
             caption = re.sub(r"\s*\[Data\]\([^)]*\)\.?", "", about["figure"]["caption"])
+            caption = with_values(caption, notebook.get("metadata", {}).get("papermill", {}).get("parameters", {}))
             return caption, about.get("image", {}).get("alt", caption), about["figure"].get("name", "")
     return "", "", ""

@@ -19,7 +19,7 @@ from lth.book.claims import Claim, ledger, shown
 from lth.book.presets import PRESETS, changed, nearest, parameters
 from lth.book.scorecard import counted, number_of, strip, title
 from lth.book.settings import CHAPTER_PARAMETERS
-from lth.book.text import escape
+from lth.book.text import escape, with_values
 from lth.book.verdicts import Finding, findings, stamp
 from lth.errors import UsageError
 
@@ -185,7 +185,7 @@ def ends(cell: dict[str, Any], cells: list[dict[str, Any]], folder: Path, told: 
     links = {row: next((claim.id for claim in ledger().values() if claim.row == row), "") for row in rows}
     claims = ", ".join(f'<a href="../book/scorecard.html#{claim}">{row}</a>' for row, claim in links.items() if claim)
     parts += [f"Claims: {claims}."] if claims else []
-    return " ".join([caption.rstrip(), *filter(None, parts)])
+    return " ".join([with_values(caption.rstrip(), told.get("parameters", {})), *filter(None, parts)])
 
 
 def sharpen(cell: dict[str, Any], folder: Path) -> None:

@@ -101,8 +101,9 @@ def spent(folder: Path) -> str:
     sums["replica-steps / s"] = [number(speed) for speed in sums.steps / sums.seconds]
     sums["hours"] = [number(hours) for hours in sums.seconds / 3600]
     caption = (
-        "What training the networks took that travel with the book: of those trained together each has its share of "
-        "the time, everything included, compiling, probes and whatever else the machine had to do meanwhile."
+        "What training the networks took that travel with the book, those of earlier editions and what chapters share "
+        "(counted with the first) included: of networks trained together each has its share of the time, with "
+        "compiling, probes and whatever else the machine had to do meanwhile."
     )
     return Table(sums.drop(columns=["steps", "seconds"]), caption, "time-of-training")._repr_markdown_()
 
