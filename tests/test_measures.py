@@ -45,6 +45,13 @@ def test_tensors_are_found_once_per_network(tmp_path, lenets, toy, asked):
         assert torch.equal(scales[[1]], some[name])
 
 
+def test_networks_that_are_the_same_are_measured_once(tmp_path, lenets, toy, asked):
+    twice = lenets[[1, 0, 1]].label(method=["SET", "RigL", "Scratch"])
+    found = Measures(tmp_path)(HOW, twice, toy.train)
+    assert asked == [[1], [0]]
+    assert all(torch.equal(scales[0], scales[2]) for scales in found.values())
+
+
 def test_tables_come_back_to_the_bit_with_the_columns_of_the_frame(tmp_path, lenets, toy):
     u = surface.filter_normalised(lenets)[:1]
     keep, one = Measures(tmp_path), lenets[[0]]

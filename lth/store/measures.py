@@ -73,7 +73,8 @@ class Measures:
         where the store cannot be written to.
         """
         keys = _keys(measure, population, args, options)
-        missing = [r for r, key in enumerate(keys) if not self._holds(key)]
+        first = {key: r for r, key in reversed([*enumerate(keys)])}  # of networks that are the same one is measured
+        missing = sorted(r for key, r in first.items() if not self._holds(key))
         size = 1 if population.device.type == "cpu" else TOGETHER
 
         def find(rows: list[int]) -> None:
