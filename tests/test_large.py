@@ -73,6 +73,8 @@ def test_the_cost_follows_from_speeds_and_multiplications(tmp_path, monkeypatch)
     assert found.to_dict("records") == [{"network": "vgg16", "machine": "one", "precision": "bf16", "days": 3.0}]
     assert large.in_words(found).takes.tolist() == ["3 days"]
     assert large.in_words(found.assign(days=20_607.4)).takes.tolist() == ["56 years"]
+    assert large.in_words(found.assign(days=365.2)).takes.tolist() == ["365 days"]
+    assert large.in_words(found.assign(days=0.123)).takes.tolist() == ["0.12 days"]
 
 
 def test_a_table_without_networks_has_the_papers_numbers_alone():

@@ -343,3 +343,10 @@ def test_what_the_kernel_is_told_stays_with_it(run):
     folder = run(cell)
     assert (folder / "preset.txt").read_text(encoding="utf-8") == "smoke"
     assert dict(os.environ) == before
+
+
+def test_a_papermill_that_cannot_be_imported_is_the_failure_that_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    failure: list[BaseException] = []
+    runner._papermill(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {}, failure)
+    assert isinstance(failure[0], ImportError) and "papermill" in str(failure[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -395,6 +396,28 @@ def test_without_a_compiler_training_goes_on(monkeypatch):
     with pytest.warns(UserWarning, match="compiling it failed: RuntimeError: no C compiler found"):
         slower = train(population, data, recipe)
     assert torch.allclose(slower.final.theta(), plain.final.theta(), rtol=0, atol=1e-12)
+
+
+def test_the_compilers_advice_on_precision_is_not_passed_on_and_other_warnings_are(monkeypatch):
+    """The recipe says in which precision products are; on a GPU it would stand in every executed notebook."""
+
+    def talking(part: object, dynamic: bool) -> object:
+        def run(*args: object) -> object:
+            warnings.warn("TensorFloat32 tensor cores for float32 matrix multiplication available", stacklevel=1)
+            warnings.warn("something else", stacklevel=1)
+            return part(*args)
+
+        return run
+
+    population = networks("lenet_300_100")
+    Recorder(len(population), monkeypatch)
+    monkeypatch.setattr(step.Step, "record", step.Step.compile)
+    monkeypatch.setattr(step, "compilations", Compilations(at_once=True))
+    monkeypatch.setattr(step.torch, "compile", talking)
+    taking = step.Step(population, data_for(population), Recipe(steps=1, batch_size=6), None, None, False)
+    with pytest.warns(UserWarning, match="something else") as said:
+        taking.compile()
+    assert not any("TensorFloat32" in str(warning.message) for warning in said)
 
 
 def test_one_replica_that_does_not_fit_is_an_error(monkeypatch):

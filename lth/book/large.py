@@ -192,8 +192,11 @@ def cost(images: Mapping[str, float], side: int = 224, classes: int = 1000) -> p
 
 def in_words(costs: pd.DataFrame) -> pd.DataFrame:
     """What `cost` found, with the time as one would say it: «14 days», «56 years»."""
-    words = [f"{days / 365:,.0f} years" if days > 730 else f"{days:.2g} days" for days in costs.days]
-    return costs.drop(columns="days").assign(takes=words)
+
+    def told(days: float) -> str:
+        return f"{days / 365:,.0f} years" if days > 730 else f"{days:{'.0f' if days >= 10 else '.2g'}} days"
+
+    return costs.drop(columns="days").assign(takes=list(map(told, costs.days)))
 
 
 def flops(name: str, shape: tuple[int, int, int], classes: int) -> int:
