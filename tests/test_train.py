@@ -22,7 +22,7 @@ from lth.training import group as engine
 from lth.training import optim
 from lth.training import train as train_module
 from lth.training.plan import Probe
-from lth.training.recipe import Recipe
+from lth.training.recipe import BETA1, BETA2, EPSILON, Recipe
 from lth.training.train import train
 
 RECIPES = {
@@ -94,6 +94,17 @@ def test_a_population_equals_plain_pytorch_runs(sparse, toy, recipe, way, monkey
     for r in range(len(sparse)):
         expected = plain_training(sparse[[r]], toy, recipe).detach()
         torch.testing.assert_close(final[r], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("square", [0.0, 1e-45, 1e-40, 0.9e-36, 1.1e-36, 1e-30, 1e-16, 1.0])
+def test_adams_step_is_the_same_to_the_bit_though_it_takes_no_root_of_zero(square):
+    recipe = Recipe(steps=1, optimizer="adam")
+    weight, grad, mean, square = (torch.full((2, 1), value) for value in (0.0, 0.0, 1e-9, square))
+    scale = (square * BETA2).sqrt() + EPSILON
+    expected = torch.addcdiv(weight, 0.01 * torch.lerp(mean, grad, 1 - BETA1), scale, value=-1)
+    step = (recipe, torch.ones(4), [weight], [grad], [None], [[mean, square]], [torch.full((2, 1), 0.01)], [None])
+    optim.step_(*step)
+    assert torch.equal(weight, expected)
 
 
 @pytest.mark.parametrize("way", ["a replica at a time", "stacked"])

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from lth.training.recipe import BETA1, BETA2, EPSILON, Recipe
 
+NOT_ZERO = 1e-36  # some processors take six times as long for the square root of 0; beside EPSILON its own is nothing
+
 
 def new_state(recipe: Recipe, param: Tensor) -> list[Tensor]:
     """Zeroed optimiser state of one stacked parameter: [velocity] for SGD, [mean, mean square] for Adam."""
@@ -62,7 +64,8 @@ def step_(
         torch._foreach_lerp_(means, grads, 1 - BETA1)
         torch._foreach_mul_(squares, BETA2)
         torch._foreach_addcmul_(squares, grads, grads, value=1 - BETA2)
-        scales = torch._foreach_sqrt(torch._foreach_div(squares, factors[2]))
+        scales = torch._foreach_clamp_min(torch._foreach_div(squares, factors[2]), NOT_ZERO)
+        torch._foreach_sqrt_(scales)
         torch._foreach_add_(scales, EPSILON)
         steps = torch._foreach_mul(means, torch._foreach_div(rates, factors[1]))
         torch._foreach_addcdiv_(params, steps, scales, value=-1)
