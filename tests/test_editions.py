@@ -14,14 +14,15 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from lth.analysis import similarity, updates
-from lth.book import CHAPTERS, verdicts
+from lth.analysis import similarity, updates, weights
+from lth.book import CHAPTERS, geometry, verdicts
 from lth.book.claims import ledger
 from lth.book.presets import parameters
 from lth.book.rehearsal import rehearse
 from lth.book.site import check
 from lth.book.verdicts import PUBLISHED
 from lth.files import ROOT
+from lth.methods import prune
 from lth.population import Population, concat
 from lth.store import archives as networks
 from lth.store.archives import Archives, add, published, used
@@ -137,8 +138,31 @@ def mask_updates() -> dict[str, list[float]]:
     return {"E7.rigl": found}
 
 
+def small_weights() -> dict[str, list[float]]:
+    """How many more weights (%) are small after weight rewinding than after fine-tuning, network by network."""
+    told = verdicts.stamp(PUBLISHED / "lcs_geometry")["parameters"]
+
+    def at(level: int, offset: int) -> Population:
+        some = published("lcs_geometry", level=level)
+        return some[((some.frame.seed - some.frame.init_seed) % 10_000 == offset).to_numpy()]
+
+    solutions = [at(level, 0) for level in told["probed"]]
+    projected = concat([prune.apply(some, prune.magnitude_masks(some, told["ratio"])) for some in solutions])
+    outcomes = {
+        "weight rewinding": concat([at(level + 1, 0).label(level=level) for level in told["probed"]]),
+        "fine-tuning": concat([at(level, 700) for level in told["probed"]]),
+    }
+    found = weights.distribution(outcomes, projected, [1.0])
+    return {"P6.ft": geometry.more_small(found, "weight rewinding", "fine-tuning").tolist()}
+
+
 # chapter → claim → its samples, from the networks that travel with the book
-MEASURED_AGAIN = {"gradient_flow": initial_weights, "dst_updates": mask_updates, "lt_basin": basin}
+MEASURED_AGAIN = {
+    "gradient_flow": initial_weights,
+    "dst_updates": mask_updates,
+    "lt_basin": basin,
+    "lcs_geometry": small_weights,
+}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -156,12 +180,17 @@ def test_a_claim_comes_out_again_from_the_networks_that_travel(chapter):
         assert [again.value, again.low, again.high] == pytest.approx([told.value, told.low, told.high], rel=1e-4)
 
 
+# all networks that its edition used would be larger than all archives may be: what was measured travels, and one ladder
+PARTLY = {"lcs_geometry"}
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_all_that_an_edition_used_travels_or_nothing(chapter):
     """A chapter whose networks travel is executed again without training any."""
     if not list(networks.SHIPPED.glob(f"{chapter}*.zip")) or not (PUBLISHED / chapter / "networks.json").exists():
         pytest.skip(f"no networks of the published edition of {chapter} travel with the book yet")
-    assert set(used(PUBLISHED / chapter)) <= set(Archives().files)
+    missing = set(used(PUBLISHED / chapter)) - set(Archives().files)
+    assert not {name for name in missing if chapter not in PARTLY or name.startswith("measures/")}
 
 
 @pytest.mark.thorough

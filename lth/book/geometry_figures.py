@@ -168,8 +168,9 @@ def members(table: pd.DataFrame) -> Figure:
             found = {leg: estimates.share(inside) for leg, inside in some.groupby("leg").inside}
             value, low, high = (np.array([getattr(told, name) for told in found.values()]) for name in ESTIMATE)
             looks = {"marker": "Xo"[number], "linewidth": 1, "color": figures.PALETTE[number], "label": what}
-            ax.errorbar(np.array([*found]) + 0.1 * number, value, [value - low, high - value], **looks)
+            ax.errorbar(np.array([*found]) + 0.25 * number, value, [value - low, high - value], **looks)
         ax.set(xlabel="level of the solution", ylabel="networks in its LCS-set (%)", ylim=(-5, 105))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0][0].legend()
     return fig
 
