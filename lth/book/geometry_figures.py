@@ -62,11 +62,16 @@ def errors(accuracy: pd.DataFrame, masks: pd.DataFrame, limit: float) -> Figure:
         middle = some.groupby("level")[["left", "error"]].mean()
         ax.plot(middle.left, middle.error, marker, color="grey", markersize=9, label=f"mask: {mask}")
     ax.legend(title="rewind step")
+    _log(ax)
+    return fig
+
+
+def _log(ax: Axes) -> None:
+    """A logarithmic axis that tells numbers even where it is less than a power of ten long."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=[1, 2, 5]))
+    ax.yaxis.set_major_locator(LogLocator(subs=[1, 1.5, 2, 3, 5]))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("")
-    return fig
 
 
 def paths(table: pd.DataFrame, limit: float) -> Figure:
@@ -77,8 +82,8 @@ def paths(table: pd.DataFrame, limit: float) -> Figure:
         some = some.rename(columns={"rewind": "rewind step"})
         figures.lines(ax, some, "place", "error", "rewind step", PER_CENT, **looks)
         figures.threshold(ax, limit)
-        ax.set(ylabel="test error (%)", yscale="log", xlabel="", xticks=range(int(table.place.max()) + 1))
-        ax.yaxis.set_major_formatter("{x:g}")
+        ax.set(ylabel="test error (%)", xlabel="", xticks=range(int(table.place.max()) + 1))
+        _log(ax)
     ax.set(xlabel="level (solutions at whole numbers, lines between them)")
     return fig
 
@@ -265,7 +270,7 @@ def bends(table: pd.DataFrame, reach: pd.DataFrame) -> Figure:
     axes[0].set_yscale("symlog", linthresh=1e-4)
     axes[0].set(xlabel="level", ylabel=r"curvature along the direction, $u^\top H u$", xticks=levels)
     figures.lines(axes[1], reach[reach.statistics == "interpolated"], "level", "radius", "pruning", ANYTHING)
-    axes[1].set(xlabel="level", ylabel="distance at which the error has risen by ε", xticks=levels)
+    axes[1].set(xlabel="level", ylabel="distance at which\nthe error has risen by ε", xticks=levels)
     axes[1].set_ylim(bottom=0)
     figures.legend_below(fig, ["pruning"])
     return fig
@@ -287,10 +292,8 @@ def sizes(distribution: pd.DataFrame) -> Figure:
 def retraining(table: pd.DataFrame, limit: float) -> Figure:
     """Error, and the size below which a fifth of the weights lies, over the weights left, for each `way` to retrain."""
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 5))
-    axes[0].set_yscale("log")
     over_left(axes[0], table, "way", limit)
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_minor_formatter("")
+    _log(axes[0])
     figures.lines(axes[1], table.dropna(subset="small"), "left", "small", "way", ANYTHING)
     axes[1].set(xlabel="weights left (%)", ylabel="20th percentile of the sizes")
     figures.downwards(axes[1], table.left)
