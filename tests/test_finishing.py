@@ -156,3 +156,9 @@ def test_the_gallery_shows_each_figure_once(executed, tmp_path, monkeypatch):
     assert (tmp_path / "source" / "book" / "gallery" / "lt_basin" / "paths.png").is_file()
     assert "| Figure 5a to c, Table 3 | {numref}`fig-paths` |" in text
     assert gallery.where(tmp_path)["fig-paths"] == "{numref}`fig-paths`"
+
+
+def test_a_badge_names_each_machine_once():
+    told = {"trained on": "CPU: A, 1 cores, CPU: A, 2 cores, NVIDIA B", "preset": "smoke", "data": "digits"}
+    values = parameters("lt_basin", "smoke").model_dump()
+    assert "[trained on CPU: A and NVIDIA B]{.ran}" in finishing.badge("lt_basin", told | {"parameters": values})

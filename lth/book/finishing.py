@@ -127,7 +127,8 @@ def badge(chapter: str, told: dict[str, Any]) -> str:
     if "arms" in values:
         parts.append(escape(", ".join(values["arms"])))
     if "trained on" in told:
-        parts.append(f"trained on {escape(told['trained on'])}")
+        machines = dict.fromkeys(re.sub(r", \d+ cores", "", told["trained on"]).split(", "))
+        parts.append(f"trained on {escape(' and '.join(machines))}")
     preset = nearest(chapter, told.get("preset", "?"), values)
     words = f"preset {escape(preset)}" if preset in PRESETS else escape(preset)
     if preset in PRESETS and (other := changed(chapter, preset, values)):
