@@ -94,16 +94,18 @@ CURVES = pd.concat([curve(0, 2, 0.4), curve(1, 2, 0.4, False), curve(0, 4, 0.2),
 
 
 def test_above_the_curve():
-    """Network 0 at level 2: 0.8 still matches at a distance where 0.7 is allowed; at level 4 0.5 where 0.2 is."""
+    """Network 0: at level 2 matching ends between 0.8 and 0.9, at a distance where 0.55 is allowed; network 1: at 4
+    nothing matches, so that it ends between 0 and 0.5, where 0.6 is allowed. Where nothing fails nothing is known."""
     columns = ["way", "network", "level", "share", "distance", "matching"]
     rows = [
         ("magnitude", 0, 2, 0.5, 0.1, 1), ("magnitude", 0, 2, 0.8, 0.5, 1), ("magnitude", 0, 2, 0.9, 1, 0),
-        ("magnitude", 0, 4, 0.5, 1, 1), ("magnitude", 1, 2, 0.5, 1, 1), ("random", 1, 4, 0.5, 1, 1),
+        ("magnitude", 0, 4, 0.5, 1, 1), ("magnitude", 1, 2, 0.5, 1, 0), ("magnitude", 1, 4, 0.5, 1, 0),
+        ("random", 0, 2, 0.5, 0.1, 1),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
-    assert geometry.above_curve(table, CURVES, "magnitude") == pytest.approx([(0.1 + 0.3) / 2])
-    assert geometry.above_curve(table, CURVES, "random") == pytest.approx([0.3])
-    assert geometry.above_curve(table[table.matching == 0], CURVES, "magnitude") == []
+    assert geometry.above_curve(table, CURVES, "magnitude") == pytest.approx([0.85 - 0.55, 0.25 - 0.6])
+    assert geometry.above_curve(table[table.network == 1], CURVES, "magnitude") == pytest.approx([0.25 - 0.6])
+    assert geometry.above_curve(table, CURVES, "random") == []
 
 
 def test_how_much_sharper():

@@ -136,17 +136,22 @@ def formula(ruler: Ruler, tested: pd.DataFrame) -> Estimate | Nothing:
 
 
 def above_curve(tested: pd.DataFrame, curves: pd.DataFrame, way: str) -> Sequence[float]:
-    """The largest share pruned that still matches less what the formula allows at its distance, network by network.
+    """The largest share that can be pruned less what the formula allows at its distance, network by network.
 
-    Mean over those levels at which a network's curve is resolved; networks without one are left out.
+    Where matching ends lies between two shares that were tried: the middle is taken, of the shares and of the
+    distances. Where none of them matches, it lies between nothing and the smallest. Mean over those levels at which
+    something failed and the network's curve is resolved; networks without such a level are left out.
     """
     rows = []
-    good = tested[(tested.way == way) & (tested.matching == 1)]
-    for (network, level), some in good.groupby(["network", "level"]):
-        best, curve = some.loc[some.share.idxmax()], curves[(curves.probed == level) & (curves.network == network)]
-        if curve.resolved.all() and curve.share.notna().all():
-            allowed = np.interp(best.distance, curve.distance, curve.share)
-            rows.append({"network": network, "excess": best.share - allowed})
+    for (network, level), some in tested[tested.way == way].groupby(["network", "level"]):
+        curve = curves[(curves.probed == level) & (curves.network == network)]
+        good = some[some.matching == 1]
+        share, distance = good.loc[good.share.idxmax(), ["share", "distance"]] if len(good) else (0, 0)
+        beyond = some[some.share > share]
+        if len(beyond) and curve.resolved.all() and curve.share.notna().all():
+            fails = beyond.loc[beyond.share.idxmin()]
+            allowed = np.interp((distance + fails.distance) / 2, curve.distance, curve.share)
+            rows.append({"network": network, "excess": (share + fails.share) / 2 - allowed})
     return pd.DataFrame(rows).groupby("network").excess.mean().to_numpy() if rows else []
 
 
