@@ -54,5 +54,28 @@ def test_the_bootstrap_misses_less_often_than_plain_percentiles(n, plainly):
     assert missed / 600 < min(0.055, plainly)
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_with_few_units_no_draw_reaches_as_far_as_students_interval(n):
+    found = estimates.bootstrap(lambda some: sum(some) / len(some), n)
+    assert (found.n, found.value, found.low, found.high) == (n, (n - 1) / 2, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_the_ratio_is_what_students_test_does_not_refuse(n):
+    generator = np.random.default_rng(n)
+    x, y = generator.normal(1, 0.02, n), generator.normal(3, 0.02, n)
+    found = estimates.ratio(x, y)
+    assert found.value == pytest.approx(x.mean() / y.mean()) and found.low < found.value < found.high
+    for end in (found.low, found.high):
+        assert stats.ttest_1samp(x - end * y, 0).pvalue == pytest.approx(0.05)
+    halves = estimates.ratio(2 * x, x)  # without any spread
+    assert (halves.low, halves.value, halves.high) == pytest.approx((2, 2, 2))
+
+
+def test_a_ratio_to_what_may_be_nothing_has_no_limits():
+    found = estimates.ratio([1.0, 1.1, 0.9], [0.1, -0.2, 0.3])
+    assert (found.low, found.high) == (-math.inf, math.inf) and found.value == pytest.approx(15)
+
+
 def test_the_bootstrap_is_the_same_each_time():
     assert estimates.bootstrap(max, 6) == estimates.bootstrap(max, 6)

@@ -92,8 +92,9 @@ def test_how_far_solutions_turn(levels):
     table = ladders.mean_distances({"IMP": levels})
     row = table[(table.row == 2) & (table.column == 0)].iloc[0]
     assert row.distance == pytest.approx(np.mean(two)) and row.ladder == "IMP" and len(table) == 9
-    whole = {"all": levels[0].masks}
-    assert ladders.turns_of(whole, levels, [1, 2]) == pytest.approx(np.mean(by_hand, axis=1))
+    whole, folded = {"all": levels[0].masks}, lambda angles: np.minimum(angles, 2 - np.asarray(angles))
+    assert ladders.turns_of(whole, levels, [1, 2])["all"].to_numpy() == pytest.approx(folded(by_hand).mean(1))
+    assert ladders.turns_of(whole, levels, [1, 2], steps=2)["all"].to_numpy() == pytest.approx(folded(two))
 
 
 def test_right_angles():
@@ -101,12 +102,16 @@ def test_right_angles():
     assert found.tolist() == pytest.approx([0, 1, 2, 0.5, 0])
 
 
-def test_the_mean_over_groups_of_weights(levels, toy):
-    """Of several groups the mean is taken, each network's for itself."""
+def test_how_far_groups_of_weights_turn(levels, toy):
+    """Each network's for itself; the same direction and its opposite are at no angle."""
     groups = returns.groups(levels[0], toy.train)
     cosines = returns.cosines(levels[1], levels[0], groups)
-    angles = ladders.right_angles(cosines.cosine).groupby(cosines.network).mean()
-    assert ladders.turns_of(groups, levels, [1]) == pytest.approx(angles.to_numpy())
+    found = ladders.turns_of(groups, levels, [1])
+    for name in groups:
+        some = cosines[cosines.group == name].cosine.abs()
+        assert found[name].to_numpy() == pytest.approx(ladders.right_angles(some).to_numpy(), nan_ok=True)
+    turned = [levels[0], levels[0].with_theta(-levels[0].theta())]
+    assert ladders.turns_of({"all": levels[0].masks}, turned, [1])["all"].to_numpy() == pytest.approx(0, abs=1e-3)
 
 
 def test_accuracies_by_run(levels, toy):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lth.book import large, returning
 from lth.book.presets import parameters
+from lth.methods.init import glorot_uniform
 
 ROWS = [
     (method, arm, level, network, accuracy + network + level, 10.0**level)
@@ -44,6 +47,20 @@ def test_whether_a_penalty_was_dodged():
         "arm": "sgd", "method": "IMP", "angle, all weights": "0.5 ± 0.71", "angle, layers": "0.5 ± 0.71",
         "correlation of neurons": "0.4 ± 0.28", "weights reached (%)": "50.0 ± 0.0", "accuracy (%)": "91.0 ± 1.41",
     }  # fmt: skip
+
+
+def test_whether_a_penalty_took_hold(lenets):
+    """The second level is the first with one layer reversed, which is at no angle; the third has its own weights."""
+    names, lenets = list(lenets.masks), lenets.label(network=range(3))
+    turned = replace(lenets, params={**lenets.params, names[0]: -lenets.params[names[0]]})
+    other = glorot_uniform(lenets.model, seeds=range(7, 10), method="dense").label(network=range(3))
+    found = returning.obeyed({("IMP", "sgd"): [lenets, turned, other]}, {"a": {names[0]: lenets.masks[names[0]]}}, [2])
+    (row,) = found.to_dict("records")
+    assert (row["arm"], row["method"]) == ("sgd", "IMP")
+    both = [float(row[f"the layer turned least, {to}"][:4]) for to in ("to the last", "to the last but one")]
+    assert both[0] == both[1] > 0.8 and float(row["all weights, to the last"][:4]) > 0.9
+    again = returning.obeyed({("IMP", "sgd"): [lenets, lenets, turned]}, {"a": {names[0]: lenets.masks[names[0]]}}, [2])
+    assert again["the layer turned least, to the last"].item() == "0.00 ± 0.00"
 
 
 def test_weights_and_masks_crossed():

@@ -112,7 +112,14 @@ def right_angles(cosine: pd.Series) -> pd.Series:
     return 2 / np.pi * np.arccos(cosine.clip(-1, 1))
 
 
-def turns_of(groups: Groups, levels: Levels, which: Sequence[int]) -> np.ndarray:
-    """Mean angle between some levels and those before, over groups of weights, in right angles: (R,)."""
-    found = pd.concat(returns.cosines(levels[level], levels[level - 1], groups) for level in which)
-    return right_angles(found.cosine).groupby(found.network).mean().to_numpy()
+def turns_of(groups: Groups, levels: Levels, which: Sequence[int], steps: int = 1) -> pd.DataFrame:
+    """Mean angle between some levels and those `steps` before, in right angles: a row per network, a column per group.
+
+    A direction and its opposite are one, as in the penalty, which has the cosine's square: 0 … 1. Levels without one
+    `steps` before, or where nothing is shared, are left out.
+    """
+    found = pd.concat(
+        returns.cosines(levels[level], levels[level - steps], groups) for level in which if level >= steps
+    )
+    angles = found.assign(angle=right_angles(found.cosine.abs()))
+    return angles.groupby(["network", "group"], sort=False).angle.mean().unstack()

@@ -72,7 +72,7 @@ class Claim(BaseModel):
     metric: str
     unit: str
     replication: str
-    kind: Literal["mean", "median", "share", "shares", "bootstrap"] = "mean"
+    kind: Literal["mean", "median", "share", "shares", "ratio", "bootstrap"] = "mean"
     accept: tuple[float | None, float | None]
     bounds: tuple[float | None, float | None] = (None, None)
     paper_setting: dict[str, Any] | None = None
@@ -123,7 +123,7 @@ class Claim(BaseModel):
     def chance(self, n: int, nil: bool = False) -> float | None:
         """How likely n units confirm the claim if the paper is right, or if there is no effect; None: nothing is known.
 
-        A bootstrap and a median are reckoned as if they were means of normal samples.
+        A bootstrap, a ratio and a median are reckoned as if they were means of normal samples.
         """
         low, high = self.limits
         told = self.expected

@@ -1,8 +1,8 @@
 """Numbers with their 95 % intervals, from samples that are one number per unit of replication.
 
 Each kind of quantity has an interval that keeps its promise at few units: means Student's, medians that of order
-statistics, shares Clopper and Pearson's, statistics of all units together an expanded bootstrap; two shares are
-compared by Fisher's exact test.
+statistics, shares Clopper and Pearson's, ratios of two means Fieller's, statistics of all units together an expanded
+bootstrap; two shares are compared by Fisher's exact test.
 """
 
 from __future__ import annotations
@@ -75,9 +75,31 @@ def bootstrap(statistic: Callable[[list[int]], float], n: int, draws: int = 4000
     """A statistic of units 0 … n−1 taken together (a count, a maximum, a fit), from units drawn with replacement.
 
     `statistic` gets the numbers of the units. The percentiles are moved outwards so that the interval of a mean is
-    about as wide as Student's: plain ones are too narrow where there are few units [Hesterberg 2015, Sec. 4.3].
+    about as wide as Student's: plain ones are too narrow where there are few units [Hesterberg 2015, Sec. 4.3]. Below
+    five units it has no limits: the outermost draw, one unit n times, is then likelier than all that may lie outside,
+    and no percentile reaches as far as Student's interval does.
     """
-    found = [statistic(units) for units in np.random.default_rng(0).integers(0, n, (draws, n)).tolist()]
+    value = float(statistic(list(range(n))))
     tail = stats.norm.sf(math.sqrt(n / (n - 1)) * stats.t.ppf(1 - TAIL, n - 1))
+    if float(n) ** -n > tail:
+        return Estimate(n, value, -math.inf, math.inf)
+    found = [statistic(units) for units in np.random.default_rng(0).integers(0, n, (draws, n)).tolist()]
     low, high = np.quantile(found, [tail, 1 - tail])
-    return Estimate(n, float(statistic(list(range(n)))), float(low), float(high))
+    return Estimate(n, value, float(low), float(high))
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
+    """The ratio r of the means of two numbers per unit, x and y, Fieller's interval: where x̄ − r ȳ may be zero.
+
+    That is a mean, so the r that Student's test does not refuse are the solutions of a quadratic inequality. No limits
+    where it does not refuse ȳ = 0. Two units or more.
+    """
+    x, y = np.asarray(above, float), np.asarray(below, float)
+    n = len(x)
+    (xx, xy), (_, yy) = np.cov(x, y) * stats.t.ppf(1 - TAIL, n - 1) ** 2 / n
+    a, b, c = y.mean() ** 2 - yy, x.mean() * y.mean() - xy, x.mean() ** 2 - xx
+    value = float(x.mean() / y.mean())
+    if a <= 0:
+        return Estimate(n, value, -math.inf, math.inf)
+    half = math.sqrt(max(b * b - a * c, 0))
+    return Estimate(n, value, float((b - half) / a), float((b + half) / a))

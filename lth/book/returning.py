@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lth.analysis.ladders import right_angles
+from lth.analysis.ladders import Groups, Levels, right_angles, turns_of
 from lth.book import large
 from lth.book.samples import by_network
 from lth.book.settings.rti_repulsion import RTIRepulsion
@@ -71,6 +71,21 @@ def dodge(
             "accuracy (%)": (accuracy, "accuracy"),
         }
     )
+
+
+def obeyed(ladders: Mapping[tuple[str, str], Levels], seen: Groups, which: Sequence[int]) -> pd.DataFrame:
+    """Method and arm, and in words how far some levels of that ladder are from the last and from the last but one.
+
+    seen: the groups of weights that see a signal often.
+    """
+    rows = []
+    for (method, arm), levels in ladders.items():
+        kinds = {"all weights": {"all": levels[0].masks}, "the layer turned least": seen}
+        rows.append({"arm": arm, "method": method})
+        for title, groups in kinds.items():
+            for steps, to in ((1, "to the last"), (2, "to the last but one")):
+                rows[-1][f"{title}, {to}"] = spread(turns_of(groups, levels, which, steps).min(axis=1))
+    return pd.DataFrame(rows)
 
 
 def _in_short(parts: Mapping[str, tuple[pd.DataFrame, str]]) -> pd.DataFrame:

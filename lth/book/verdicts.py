@@ -82,7 +82,8 @@ class Finding(BaseModel):
 def judge(claim: Claim, samples: Any, values: Mapping[str, Any]) -> Finding:
     """The finding from one sample per unit, in a run with the parameters `values`.
 
-    samples: numbers; of the kind `share` truth values, of `shares` two lists of them, of `bootstrap` an Estimate. NaN
+    samples: numbers; of the kind `share` truth values, of `shares` two lists of them, of `ratio` and `bootstrap` an
+    Estimate. NaN
     or None stands for a unit that failed: it is left out. With fewer than two units left nothing was tested.
     """
     groups, left_out = [samples], 0
@@ -174,7 +175,7 @@ def interval(finding: Finding) -> str:
     if not finding.n:
         return "nothing to test"
     told = finding.words or f"{number(finding.value)} [{number(finding.low)}, {number(finding.high)}], n = {finding.n}"
-    return told + (f", {finding.left_out} failed and left out" if finding.left_out else "")
+    return told + (f", {finding.left_out} left out" if finding.left_out else "")
 
 
 def verdict_words(finding: Finding | None) -> str:
