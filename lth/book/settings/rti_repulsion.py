@@ -28,7 +28,7 @@ class RTIRepulsion(ImageNet):
     ratio: float = Field(0.2, gt=0, lt=1, description="share of the weights left that a round prunes")
     epochs: int = Field(25, gt=0, description="passes through the training images in every round")
     arms: Annotated[list[Annotated[str, Field(pattern=ARM)]], BeforeValidator(words)] = Field(
-        ["adam:0.05:60", "adam:0.0012:60", "sgd:0.1:60"],
+        ["adam:0.02:60", "adam:0.0012:60", "sgd:0.1:60"],
         min_length=2,
         description="ways to train, as optimiser:learning rate:batch size, from the least stable to the most stable",
     )
