@@ -59,6 +59,12 @@ def test_a_share_of_none_is_not_certain():
     assert finding.outcome == "open" and finding.value == 0 and finding.high == pytest.approx(70.8, abs=0.1)
 
 
+def test_no_difference_in_any_unit_decides_nothing():
+    finding = verdicts.judge(claim(0, None), [0.0, 0.0, 0.0], AT_SCALE)
+    assert (finding.outcome, finding.value, finding.high, finding.decides) == ("open", 0, 0, None)
+    assert verdicts.judge(claim(0, None), [-1.0, -1.0], AT_SCALE).outcome == "contradicted"
+
+
 def test_an_estimate_is_judged_as_it_is_and_stays_in_the_possible_range():
     found = estimates.bootstrap(lambda some: len(set(some)) / 4, 8)
     finding = verdicts.judge(claim(0, None, kind="bootstrap", bounds=(0, 1)), found, AT_SCALE)

@@ -37,7 +37,9 @@ def test_growth_is_a_slope_per_halving():
 
 def test_the_last_level_that_wins():
     assert GAINS.wins_until("LTH", [1, 2]).to_dict() == {0: 1, 1: 0}
-    assert GAINS.wins_until("skip", [1, 2]).to_dict() == {0: 1, 1: 1}
+    assert GAINS.wins_until("skip", [1]).to_dict() == {0: 1, 1: 1}
+    failed = GAINS.wins_until("skip", [1, 2])  # one at level 2
+    assert failed[0] == 1 and math.isnan(failed[1])
 
 
 def test_the_better_of_two():

@@ -23,15 +23,11 @@ def settled(population: Population, statistics: Split, validation: Split) -> Pop
     return calibration.calibrated(landscape.reestimate(population[sound], statistics), validation)
 
 
-def curvature(
-    population: Population, parts: Sequence[Split], tolerance: float, relative: bool = True
-) -> pd.DataFrame:
+def curvature(population: Population, parts: Sequence[Split], tolerance: float) -> pd.DataFrame:
     """The largest eigenvalue of the Hessian, mean over some batches: `eigenvalue`, and `relative`, in relative changes
     of the layers, which a layer's own size does not touch [J, Figs. 2, A11 and A13]."""
-    columns, scales = {}, {"eigenvalue": None}
-    if relative:
-        scales["relative"] = calibration.layer_lengths(population)
-    for name, scale in scales.items():
+    columns = {}
+    for name, scale in {"eigenvalue": None, "relative": calibration.layer_lengths(population)}.items():
         found = [hessian.top(population, part, tolerance=tolerance, scale=scale).values[:, 0] for part in parts]
         columns[name] = torch.stack(found).mean(0).cpu().numpy()
     return population.frame.assign(**columns)
@@ -52,11 +48,13 @@ def walk(
 
 
 def smoother(table: pd.DataFrame, way: str, other: str) -> pd.Series:
-    """By how many powers of ten the largest eigenvalue is smaller in one `way` than in the `other`, network by network:
-    the less of what `curvature` says in the weights and in relative changes."""
-    logs = np.log10(table.set_index(["network", "way"])[["eigenvalue", "relative"]]).unstack("way")
-    less = [logs[column][other] - logs[column][way] for column in ("eigenvalue", "relative")]
-    return np.minimum(*less).dropna()
+    """By how many powers of ten the largest eigenvalue is smaller in one `way` than in the `other`, network by network.
+
+    In the weights or in relative changes (`curvature`), whichever says less on average; of several steps the mean.
+    """
+    logs = np.log10(table.set_index(["network", "way"])[["eigenvalue", "relative"]]).groupby(level=[0, 1]).mean()
+    less = [(logs[column].unstack("way")[other] - logs[column].unstack("way")[way]).dropna() for column in logs]
+    return min(less, key=np.mean)
 
 
 def rise_at_ends(table: pd.DataFrame) -> pd.Series:
@@ -65,17 +63,15 @@ def rise_at_ends(table: pd.DataFrame) -> pd.Series:
     return (seen.iloc[:, 0] + seen.iloc[:, -1]) / 2 - seen.iloc[:, seen.shape[1] // 2]
 
 
-def sharper(table: pd.DataFrame, way: str, other: str, steps: Sequence[int]) -> pd.Series:
-    """By how many powers of ten the largest eigenvalue is larger in one `way` than in the `other`, mean over some steps
-    of training, by network."""
-    rows = table[table.step.isin(steps)].set_index(["network", "step", "way"])
-    logs = np.log10(rows.eigenvalue).unstack("way").groupby("network").mean()
-    return (logs[way] - logs[other]).dropna()
+def flatter(table: pd.DataFrame, ways: Sequence[str], other: str, classes: int, reach: float) -> pd.Series:
+    """By how much less the error rises near a network than in the `other` way, network by network.
 
-
-def flatter(table: pd.DataFrame, ways: Sequence[str], other: str) -> pd.Series:
-    """How many points less the error rises around a network (`surface.rise`) than in the `other` way, mean of those of
-    the `ways` that are there, by network."""
-    rises = 100 * surface.rise(table, ["network", "way"], "error").unstack("way")
+    In per cent of what it can rise, from the middle up to a guess: a network that has learned less has less to lose,
+    and its error would look flat. Mean over the points up to `reach` along each axis, and over those of the `ways` that
+    are there. Networks that are within 5 points of a guess are left out.
+    """
+    near, who = table[(table.x.abs() <= reach) & (table.y.abs() <= reach)], ["network", "way"]
+    room = 1 - 1 / classes - surface.middle(near, who, "error")
+    rises = (100 * surface.rise(near, who, "error") / room.where(room > 0.05)).unstack("way")
     ways = [way for way in ways if way in rises]
     return (rises[other] - rises[ways].mean(axis=1, skipna=False)).dropna()

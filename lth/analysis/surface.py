@@ -66,8 +66,12 @@ def rise(table: pd.DataFrame, who: Sequence[str], column: str) -> pd.Series:
 
     For each network, which the columns `who` name. Of the error this is blind to the size of logits.
     """
-    middle = table[(table.x.abs() < 1e-9) & (table.y.abs() < 1e-9)].set_index(list(who))[column]
-    return table.groupby(list(who))[column].mean() - middle
+    return table.groupby(list(who))[column].mean() - middle(table, who, column)
+
+
+def middle(table: pd.DataFrame, who: Sequence[str], column: str) -> pd.Series:
+    """What `column` is of the networks themselves."""
+    return table[(table.x.abs() < 1e-9) & (table.y.abs() < 1e-9)].set_index(list(who))[column]
 
 
 def along(population: Population, direction: Tensor, distances: Sequence[float], split: Split) -> pd.DataFrame:

@@ -73,7 +73,7 @@ EDITION = (
     Row("lcs_geometry", ("seeds=4", "seeds=6")),
     Row("gradient_flow", ("seeds=5 mlp_seeds=3", "seeds=10", "seeds=16")),
     Row("dst_updates", ("seeds=5", "seeds=10", "seeds=16")),
-    Row("tweaks", ("seeds=2", "seeds=4", "seeds=8")),
+    Row("tweaks", ("seeds=4", "seeds=8")),
     Row(
         "lcs_geometry",
         ("seeds=3", "seeds=5"),

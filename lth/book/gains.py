@@ -56,10 +56,12 @@ class Gains:
         return pd.Series(np.polyfit([-np.log2(share) for share in left.values()], by_level.T, 1)[0], by_level.index)
 
     def wins_until(self, way: str, levels: Sequence[int], tolerance: float = 1.0) -> pd.Series:
-        """The last level with a ticket at most `tolerance` points below the plain dense network; 0 if there is none."""
+        """The last level with a ticket at most `tolerance` points below the plain dense network; 0 if there is none,
+        nan for a network that failed at one of them."""
         dense = self.score("LTH", DENSE) - tolerance
-        near = [(self.score(way, [level]) >= dense).astype(int) * level for level in levels]
-        return pd.concat(near, axis=1).max(axis=1).where(dense.notna())
+        scores = pd.concat([self.score(way, [level]).rename(level) for level in levels], axis=1)
+        wins = scores.ge(dense, axis=0) * np.array(levels)
+        return wins.max(axis=1).where(scores.notna().all(axis=1) & dense.notna())
 
 
 def better(*samples: pd.Series) -> pd.Series:

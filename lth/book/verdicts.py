@@ -103,7 +103,7 @@ def judge(claim: Claim, samples: Any, values: Mapping[str, Any]) -> Finding:
         outcome = "confirmed" if right <= estimates.TAIL else "contradicted" if wrong <= estimates.TAIL else "open"
     elif low < found.low and found.high < high:
         outcome = "confirmed"
-    elif found.high <= low or found.low >= high:
+    elif found.high < low or found.low > high:  # no difference at all, in any unit, decides nothing
         outcome = "contradicted"
     least, most = (claim.bounds[0], claim.bounds[1])
     ends = [max(found.low, -math.inf if least is None else least), min(found.high, math.inf if most is None else most)]
