@@ -91,3 +91,10 @@ def test_updates_around_the_onset(ax, some):
     assert len(ax.lines) == 3 + 2 * some and len(ax.texts) == 1 - some
     if some:
         assert ax.lines[2].get_ydata().tolist() == [0, 2]
+
+
+def test_where_a_flow_begins(lenets, toy):
+    found = flows.begins({"Scratch": lenets.label(init="original")}, toy.train)
+    assert found.columns.tolist() == ["method", "init", "seed", "weights", "biases"] and len(found) == 3
+    (row,) = flows.in_parts(found.assign(weights=[-1.0, -2, -3], biases=[-2.0, -2, -9])).to_dict("records")
+    assert row == {"method": "Scratch", "init": "original", "weights": "-2.0", "biases": "-2.0", "both": "-1.7"}

@@ -10,7 +10,7 @@ import torch
 from conftest import double, toy_data
 from torch.nn import functional as F
 
-from lth.analysis.gradient_flow import GradientFlow
+from lth.analysis.gradient_flow import GradientFlow, of_guessing, parts
 from lth.data import Split
 from lth.gradients import mean_gradients
 from lth.methods import init, prune
@@ -30,6 +30,23 @@ def sparse() -> Population:
     """Two networks with nine tenths of their weights pruned, float64."""
     dense = double(init.glorot_uniform(Model("lenet_300_100"), seeds=[0, 1], method="RigL"))
     return prune.apply(dense, prune.magnitude_masks_per_layer(dense, 0.9))
+
+
+def test_weights_and_biases_apart(sparse, toy):
+    weights, biases = parts(sparse, toy.train)
+    dense, _ = mean_gradients(sparse, toy.train)
+    by_hand = sum((dense[n] * mask).square().sum((-1, -2)) for n, mask in sparse.masks.items())
+    assert weights.tolist() == pytest.approx(by_hand.tolist())
+    whole = GradientFlow(len(toy.train))(sparse, toy)["gradient_flow"]
+    assert (weights + biases).tolist() == pytest.approx(whole.tolist())
+
+
+def test_a_network_that_says_nothing_learns_how_frequent_each_class_is(sparse, toy):
+    """All weights are zero: the outputs' biases have all the flow there is."""
+    weights, biases = parts(sparse.with_theta(torch.zeros_like(sparse.theta())), toy.train)
+    assert weights.tolist() == [0, 0] and biases.tolist() == pytest.approx([of_guessing(toy.train, 10)] * 2)
+    even = Split(toy.train.images[:20], torch.arange(20) % 10)
+    assert of_guessing(even, 10) == pytest.approx(0, abs=1e-15)
 
 
 def test_it_is_the_squared_norm_over_the_weights_that_are_there(sparse, toy):

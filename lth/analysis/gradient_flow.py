@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lth.data import Data
+from lth.data import Data, Split
 from lth.errors import UsageError
 from lth.gradients import mean_gradients
 from lth.population import Population
@@ -31,6 +31,31 @@ class GradientFlow:
 
     def __call__(self, population: Population, data: Data) -> dict[str, Tensor]:
         """`gradient_flow` of each replica: (R,) float64, in nats per unit of learning rate."""
-        gradients, _ = mean_gradients(population, data.train.evenly(self.block, first=True))
-        active = (g * population.masks[n] if n in population.masks else g for n, g in gradients.items())
-        return {"gradient_flow": torch.stack([g.flatten(1).double().square().sum(1) for g in active]).sum(0)}
+        weights, others = parts(population, data.train.evenly(self.block, first=True))
+        return {"gradient_flow": weights + others}
+
+
+def parts(population: Population, split: Split) -> tuple[Tensor, Tensor]:
+    """∇Lᵀ∇L of the weights that masks leave, and of all else, biases above all: (R,) each, float64.
+
+    Before a network tells images apart the biases of its outputs alone have a flow of `of_guessing`.
+    """
+    gradients, _ = mean_gradients(population, split)
+    zero = torch.zeros(len(population), dtype=torch.double, device=next(iter(gradients.values())).device)
+    weights, others = zero, zero.clone()
+    for name, gradient in gradients.items():
+        squares = gradient.double().square()
+        if name in population.masks:
+            weights = weights + (squares * population.masks[name]).flatten(1).sum(1)
+        else:
+            others = others + squares.flatten(1).sum(1)
+    return weights, others
+
+
+def of_guessing(split: Split, classes: int) -> float:
+    """Σ (f_k − 1/K)², f_k the share of the images in class k of K: what the biases of the outputs can gain at first.
+
+    That is ∇Lᵀ∇L with respect to these where every output is 0, whatever the weights are.
+    """
+    shares = torch.bincount(split.labels.cpu(), minlength=classes).double() / len(split)
+    return float((shares - 1 / classes).square().sum())

@@ -10,8 +10,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from lth.analysis import learning
+from lth.analysis import gradient_flow, learning
 from lth.book import comparison, figures
+from lth.data import Split
+from lth.population import Population
 
 SILENT = 1e-5  # at which a network is drawn whose outputs do not vary
 ERRORS = [1, 2, 5, 10, 20, 50, 90]
@@ -113,6 +115,26 @@ def around_onset(ax: Axes, updates: pd.DataFrame, method: str) -> None:
         ax.text(0.5, 0.7, "no such network begins to learn in this run", ha="center", transform=ax.transAxes)
     label = "step of the update − step at which the network begins to learn"
     ax.set(xlabel=label, ylabel=r"$\log_{10}$ (norm after / before)")
+
+
+def begins(starts: Mapping[str, Population], split: Split) -> pd.DataFrame:
+    """log₁₀ of the gradient flow of networks before training, `weights` and `biases` apart (`gradient_flow.parts`).
+
+    starts: method → its networks. A row per network: `method`, `init`, `seed` and the two.
+    """
+    tables = []
+    for method, networks in starts.items():
+        flow = dict(zip(("weights", "biases"), gradient_flow.parts(networks, split), strict=True))
+        logs = {part: values.log10().cpu().numpy() for part, values in flow.items()}
+        tables.append(networks.frame[["init", "seed"]].assign(method=method, **logs))
+    return pd.concat(tables, ignore_index=True)[["method", "init", "seed", "weights", "biases"]]
+
+
+def in_parts(table: pd.DataFrame) -> pd.DataFrame:
+    """Medians of `begins` over networks, in words."""
+    both = table.assign(both=np.log10(10**table.weights + 10**table.biases))
+    middle = both.groupby(["method", "init"], sort=False)[["weights", "biases", "both"]].median()
+    return middle.round(2).astype(str).reset_index()
 
 
 def medians(numbers: pd.DataFrame) -> pd.DataFrame:
