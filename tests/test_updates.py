@@ -11,6 +11,7 @@ import torch
 
 from lth.analysis import updates
 from lth.data import Split
+from lth.gradients import mean_gradients
 from lth.methods import prune
 from lth.methods.dst import DST
 from lth.population import Population
@@ -94,6 +95,27 @@ def test_powers_change_less_than_differences_with_the_size_of_the_logits(pair, t
     (old, new), (old_small, new_small) = (norms([scaled(some, fc3=size) for some in pair], split) for size in (1, 0.25))
     assert ((new / old).log10() - (new_small / old_small).log10()).abs().max() < 0.1
     assert ((old / old_small).log10().abs() > 0.2).all()
+
+
+def test_of_the_weights_alone(pair, toy):
+    """No update touches the biases, whose gradient may be of any size."""
+    before, after = pair
+    images = toy.train.evenly(60)
+    found = updates.of_weights(before, after, images)
+    for r in range(3):
+        norms = []
+        for some in pair:
+            gradients, _ = mean_gradients(some, images)
+            weights = torch.cat([gradients[n][r][mask[r]] for n, mask in some.masks.items()])
+            norms.append(weights.double().norm().item())
+        assert found[r] == pytest.approx(np.log10(norms[1] / norms[0]), abs=1e-5)
+    assert np.isnan(updates.of_weights(before, scaled(after, fc3=0.0, fc2=0.0), images)).all()
+
+
+def test_powers_in_words():
+    rows = [("SET", 5, 0.1), ("SET", 5, 0.3), ("SET", 10, 1.0), ("SET", 10, 1.0), ("RigL", 5, 0.0), ("RigL", 5, 0.0)]
+    found = updates.in_words(pd.DataFrame(rows, columns=["rule", "step", "powers"]), "rule")
+    assert found.columns.tolist() == ["rule", "5", "10"] and found["5"].tolist() == ["0.200 ± 0.141", "0.000 ± 0.000"]
 
 
 def test_a_layer_without_gradient_is_left_out(pair, toy):

@@ -51,6 +51,17 @@ def layer_norms(population: Population, split: Split) -> Tensor:
     return torch.stack(parts, dim=1)
 
 
+def of_weights(before: Population, after: Population, split: Split) -> list[float]:
+    """log₁₀ of the norm after over the norm before, of the weights alone, for each replica; nan where one is zero.
+
+    Biases have a gradient that no update touches, and before learning most of the norm is theirs
+    (`gradient_flow.of_guessing`).
+    """
+    old, new = (layer_norms(some, split).norm(dim=1) for some in (before, after))
+    powers = (new / old).log10()
+    return powers.where(powers.isfinite(), torch.nan).tolist()
+
+
 def by_layer(before: Population, after: Population, split: Split) -> list[float]:
     """Mean over layers of log₁₀ of the norm after over the norm before, for each replica.
 
@@ -86,3 +97,10 @@ def larger(ends: pd.DataFrame, column: str, method: str, other: str, steps: Sequ
 def _mean_log(ends: pd.DataFrame, column: str, method: str, when: str, steps: Sequence[int]) -> pd.Series:
     rows = ends[(ends.method == method) & (ends.when == when)]
     return np.log10(rows.pivot(index="mask", columns="step", values=column))[list(steps)].mean(axis=1)
+
+
+def in_words(table: pd.DataFrame, who: str) -> pd.DataFrame:
+    """«mean ± standard deviation» of the `powers` over masks: a row for each value of `who`, a column per `step`."""
+    powers = table.groupby([who, "step"], sort=False).powers
+    words = powers.mean().map("{:.3f}".format) + " ± " + powers.std().map("{:.3f}".format)
+    return words.unstack("step").reset_index().rename_axis(columns=None).rename(columns=lambda name: str(name))
