@@ -22,7 +22,7 @@ from lth.book.rehearsal import rehearse
 from lth.book.site import check
 from lth.book.verdicts import PUBLISHED
 from lth.files import ROOT
-from lth.methods import prune
+from lth.methods import imp, prune
 from lth.population import Population, concat
 from lth.store import archives as networks
 from lth.store.archives import Archives, add, published, used
@@ -156,11 +156,26 @@ def small_weights() -> dict[str, list[float]]:
     return {"P6.ft": geometry.more_small(found, "weight rewinding", "fine-tuning").tolist()}
 
 
+def raised_thresholds() -> dict[str, list[float]]:
+    """How many times larger the threshold of tickets is than that of new weights, with SGD, network by network."""
+    told = verdicts.stamp(PUBLISHED / "rti_repulsion")["parameters"]
+    logs = {"IMP": [], "reinit": []}
+    for level in (k for k in range(1, told["rounds"] + 1) if 2 <= 100 * (1 - told["ratio"]) ** k <= 30):
+        both = published("rti_repulsion", level=level)
+        first = both.frame.init_seed < 100_000  # the ladder's own weights; the others are new in every round
+        for method, rows in (("IMP", first), ("reinit", ~first)):
+            some = both[rows.to_numpy()]
+            some = some[np.argsort(some.frame.network)]
+            logs[method].append(np.log(imp.threshold(some, prune.magnitude_masks(some, told["ratio"])).numpy()))
+    return {"M6.threshold": np.exp(np.mean(logs["IMP"], 0) - np.mean(logs["reinit"], 0)).tolist()}
+
+
 # chapter → claim → its samples, from the networks that travel with the book
 MEASURED_AGAIN = {
     "gradient_flow": initial_weights,
     "dst_updates": mask_updates,
     "lt_basin": basin,
+    "rti_repulsion": raised_thresholds,
     "lcs_geometry": small_weights,
 }
 
@@ -180,8 +195,8 @@ def test_a_claim_comes_out_again_from_the_networks_that_travel(chapter):
         assert [again.value, again.low, again.high] == pytest.approx([told.value, told.low, told.high], rel=1e-4)
 
 
-# all networks that its edition used would be larger than all archives may be: what was measured travels, and one ladder
-PARTLY = {"lcs_geometry"}
+# all networks that its edition used would be larger than all archives may be: what was measured travels, some ladders
+PARTLY = {"rti_repulsion", "lcs_geometry"}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
