@@ -57,7 +57,8 @@ def double(population: Population) -> Population:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest tests are left to `LTH_THOROUGH=1`; those of minutes begin first: no core waits for the last."""
-    items.sort(key=lambda item: "test_every_chapter_runs" not in item.name)
+    longest = "test_every_chapter_runs", "test_interrupted_runs_go_on"
+    items.sort(key=lambda item: not item.name.startswith(longest))
     if "LTH_THOROUGH" not in os.environ:
         for item in items:
             if item.get_closest_marker("thorough"):
