@@ -22,11 +22,12 @@ KIND = "lenet5 1x28x28 128"
 def test_every_row_can_be_run(row):
     seeds = [row.values(part)["seeds"] for part in row.parts]
     assert seeds == sorted(set(seeds)) and row.values() == row.values(row.parts[-1])
-    assert row.values()["first_seed"] == 1000
+    first = row.values()["first_seed"]
+    assert first == (2000 if row.chapter == "dst_updates" and not row.beside else 1000)
     words = [word.split("=", 1) for word in row.command.split() if "=" in word]
     assert parameters(row.chapter, "night", dict(words)).model_dump() == row.values()
     if not row.beside:  # the chapter's own execution is the preset, whatever its parts
-        assert parameters(row.chapter, "night", {"first_seed": 1000}).model_dump() == row.values()
+        assert parameters(row.chapter, "night", {"first_seed": first}).model_dump() == row.values()
 
 
 def test_rows_are_told_apart_and_all_chapters_are_there():
