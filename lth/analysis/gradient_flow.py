@@ -41,8 +41,7 @@ def parts(population: Population, split: Split) -> tuple[Tensor, Tensor]:
     Before a network tells images apart the biases of its outputs alone have a flow of `of_guessing`.
     """
     gradients, _ = mean_gradients(population, split)
-    zero = torch.zeros(len(population), dtype=torch.double, device=next(iter(gradients.values())).device)
-    weights, others = zero, zero.clone()
+    weights = others = torch.zeros(len(population), dtype=torch.double, device=next(iter(gradients.values())).device)
     for name, gradient in gradients.items():
         squares = gradient.double().square()
         if name in population.masks:
