@@ -144,3 +144,11 @@ def test_numbers_grow_at_updates_and_are_larger_in_a_method():
     assert len(updates.factors(ends, "size")) == 3
     assert updates.grown(ends, "size", "RigL", [10, 20]).to_dict() == pytest.approx({0: 2.0, 1: 1.5})
     assert updates.grown(ends, "size", "RigL", []).isna().all()
+
+
+def test_what_goes_up_and_down_again_has_moved():
+    """`grown` says nothing happened; `moved` says how much did."""
+    by = pd.DataFrame({"method": "SET", "mask": [0, 0, 1, 1], "step": [10, 20, 10, 20], "factor": [10, 0.1, 1, 100]})
+    assert updates.moved(by, "SET", [10, 20]).to_dict() == pytest.approx({0: 1.0, 1: 1.0})
+    assert updates.moved(by, "SET", [10]).to_dict() == pytest.approx({0: 1.0, 1: 0.0})
+    assert updates.moved(by, "RigL", [10, 20]).empty

@@ -89,6 +89,15 @@ def grown(ends: pd.DataFrame, column: str, method: str, steps: Sequence[int]) ->
     return _mean_log(ends, column, method, "after", steps) - _mean_log(ends, column, method, "before", steps)
 
 
+def moved(factors: pd.DataFrame, method: str, steps: Sequence[int]) -> pd.Series:
+    """By how many powers of ten updates change a number, up or down, mean over some steps. By mask.
+
+    factors: of `factors`. What one update adds and the next takes away does not cancel here, as it does in `grown`.
+    """
+    rows = factors[(factors.method == method) & factors.step.isin(steps)]
+    return np.log10(rows.factor).abs().groupby(rows["mask"]).mean()
+
+
 def larger(ends: pd.DataFrame, column: str, method: str, other: str, steps: Sequence[int]) -> pd.Series:
     """By how many it is larger in one method than in another right before updates, likewise."""
     return _mean_log(ends, column, method, "before", steps) - _mean_log(ends, column, other, "before", steps)
