@@ -54,6 +54,12 @@ def test_a_page_counts_and_shows(edition, tmp_path):
     assert f"- {main.statement.rstrip('.')}: [reproduced]{{.verdict .reproduced}} {number}" in page
 
 
+def test_a_verdict_agrees_with_its_count():
+    assert verdicts.verdict_mark("does not hold here", 2) == "[do not hold here]{.verdict .does-not-hold-here}"
+    assert verdicts.verdict_mark("holds here") == "[holds here]{.verdict .holds-here}"
+    assert verdicts.agreeing("open", 3) == "open" and verdicts.agreeing("check passed", 3) == "checks passed"
+
+
 def test_every_claim_counts_once(edition):
     rows = re.findall(r"^  - (\d+ \[.*)$", came_out.page(edition), re.MULTILINE)
     assert len(rows) == len(came_out.PAPERS) == 4

@@ -14,7 +14,7 @@ from lth.book.claims import Claim, ledger, shown
 from lth.book.notes import differences
 from lth.book.presets import nearest
 from lth.book.text import escape
-from lth.book.verdicts import Finding, findings, interval, stamp, verdict_mark, verdict_words
+from lth.book.verdicts import Finding, agreeing, findings, interval, stamp, verdict_mark, verdict_words
 from lth.files import ROOT
 
 STAMPED = {"on": "trained on", "with preset": "preset", "at commit": "commit", "finished": "finished"}
@@ -74,7 +74,7 @@ def _note(edition: Path, chapter: str) -> str:
 def _counts(found: dict[str, Finding]) -> list[str]:
     """How many claims have which verdict, and how many of the decided may be wrong by chance."""
     words = [found[claim_id].verdict if claim_id in found else "not run" for claim_id in ledger()]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in DECIDED + OTHERS if word in words)
+    counts = _counted(word for kind in DECIDED + OTHERS for word in words if word == kind)
     decided = sum(words.count(word) for word in DECIDED)
     wrong = f"about {round(0.025 * decided)}" if decided >= 40 else "fewer than one"
     return [
@@ -92,7 +92,8 @@ def _table(claims: Sequence[Claim], found: dict[str, Finding], places: Mapping[s
     lines += _row("Claim", "The paper", "Here: value [95 % interval], n", "Verdict")
     for claim in claims:
         finding = found.get(claim.id)
-        here = f"{interval(finding)} ({claim.unit})" if finding and finding.n else "–"
+        unit = f" ({claim.unit})" * (claim.kind not in ("share", "shares"))  # which say it themselves
+        here = interval(finding) + unit if finding and finding.n else "–"
         if finding and finding.explored and finding.n:
             here = f"before the change: {interval(finding)}"  # of what may have been another quantity, in other units
         if places is None:
@@ -148,7 +149,7 @@ def counted(claims: list[Claim], found: dict[str, Finding]) -> str:
     """«12 reproduced, 3 open, 2 not run», in the colours of the verdicts."""
     words = Counter(verdict_of(claim, found) for claim in claims)
     order = [*DECIDED, *sorted(set(words) - set(DECIDED))]
-    return ", ".join(f"{words[word]} {verdict_mark(word)}" for word in order if words[word]) or "none"
+    return ", ".join(f"{words[word]} {verdict_mark(word, words[word])}" for word in order if words[word]) or "none"
 
 
 def strip(claims: Sequence[Claim], found: dict[str, Finding], page: str) -> str:
@@ -176,5 +177,5 @@ def came_out(folder: Path) -> str:
 
 
 def _counted(words: Iterable[str]) -> str:
-    """«3 reproduced, 1 open»"""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+    """«3 reproduced, 1 open», in the order in which they come."""
+    return ", ".join(f"{count} {agreeing(word, count)}" for word, count in Counter(words).items())

@@ -29,6 +29,12 @@ WORDS = {  # setting, whether the statement came out
     ("smaller", "confirmed"): "holds here",
     ("smaller", "contradicted"): "does not hold here",
 }
+PLURALS = {
+    "holds here": "hold here",
+    "does not hold here": "do not hold here",
+    "check passed": "checks passed",
+    "check failed": "checks failed",
+}
 
 
 class Finding(BaseModel):
@@ -191,7 +197,12 @@ def verdict_words(finding: Finding | None) -> str:
     return finding.verdict
 
 
-def verdict_mark(words: str) -> Markup:
-    """A verdict in its colour (MyST)."""
+def verdict_mark(words: str, count: int = 1) -> Markup:
+    """A verdict in its colour (MyST); count: of how many claims it is."""
     kind = "not-run" if words.startswith("not run") else words.split(":")[0].replace(" ", "-")
-    return Markup(f"[{words}]{{.verdict .{kind}}}")
+    return Markup(f"[{agreeing(words, count)}]{{.verdict .{kind}}}")
+
+
+def agreeing(verdict: str, count: int) -> str:
+    """«holds here» of one claim, «hold here» of two."""
+    return verdict if count == 1 else PLURALS.get(verdict, verdict)
