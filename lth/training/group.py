@@ -25,7 +25,7 @@ from lth.training.step import BLOCK, Step
 
 LOG_EVERY = 100  # steps between two rows of the history
 BELONGS = "belongs"  # in an entry of a group's history: whether it is a row of the replica's own
-STRETCH = 1.0  # seconds a group trains at most before others get their turn, unless processes train together
+STRETCH = 0.2  # seconds a group trains at most before others get their turn: three on two cores end together
 
 
 @dataclass

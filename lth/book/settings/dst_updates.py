@@ -82,7 +82,7 @@ VALUES: Presets = {
         "hessian_seeds": 3,
         "hessian_images": 60,
         "lanczos_steps": 16,
-        "many_images": 200,
+        "many_images": 100,
         "few_images": 20,
     },
     "night": SPARSE_TRAINING["night"] | {"dst_often": 25, "hessian_seeds": 5, "many_images": 20_000},
