@@ -106,6 +106,12 @@ def test_the_largest_group_is_counted(tmp_path):
     found = {"method": ["a", "a", "b"], "network": ["kind of a"] * 3, "seed": [1, 2, 9]}  # a name tells no units apart
     pd.DataFrame(found).to_csv(table, index=False)
     assert finishing.units(table) == "n = 2 networks"
+    # a number that some units lack makes no groups of those that have as many
+    lacking = {"method": ["None"] * 4 + ["b"], "mask": [0, 1, 2, 3, 0], "onset": [50, 100, None, None, 50]}
+    pd.DataFrame(lacking).to_csv(table, index=False)
+    assert finishing.units(table) == "n = 4 masks"
+    pd.DataFrame({"method": ["", "", "b"], "mask": [0, 1, 0]}).to_csv(table, index=False)  # a name may be blank
+    assert finishing.units(table) == "n = 2 masks"
     pd.DataFrame({"x": [0.5]}).to_csv(table, index=False)
     assert finishing.units(table) == ""
 

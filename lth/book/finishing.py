@@ -199,11 +199,11 @@ def sharpen(cell: dict[str, Any], folder: Path) -> None:
 
 def units(table: Path) -> str:
     """«n = 16 masks»: how many units the largest group of a figure's data has; "" where no column tells units apart."""
-    data = pd.read_csv(table, keep_default_na=False)
-    groups = [name for name in data.columns if pd.api.types.is_string_dtype(data[name])]
+    data = pd.read_csv(table, keep_default_na=False, na_values=[""])  # a number may be missing; «None» is a name
+    groups = [name for name in data.columns if not pd.api.types.is_numeric_dtype(data[name])]
     for name, words in UNITS.items():
         if name in data.columns and pd.api.types.is_integer_dtype(data[name]):
-            n = data.groupby(groups)[name].nunique().max() if groups else data[name].nunique()
+            n = data.groupby(groups, dropna=False)[name].nunique().max() if groups else data[name].nunique()
             return f"n = {n} {words}" if n > 1 else ""
     return ""
 
