@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,12 @@ def older(claims: Sequence[Claim], told: dict[str, Any], found: dict[str, Findin
 
 
 def badge(chapter: str, told: dict[str, Any]) -> str:
-    """«LeNet5 on MNIST · n = 16 · 300 steps of 64 images · preset paper, but with steps 300 in place of 11719»"""
+    """«LeNet5 on MNIST · n = 16 masks · 300 steps of 64 images · preset paper, but with steps 300 in place of 11719»"""
     values = told.get("parameters", {})
     parts = [_setting(chapter, told)]
     if "seeds" in values:
-        parts.append(f"n = {values['seeds']}")
+        (unit, _), *_ = Counter(c.replication for c in ledger().values() if c.chapter == chapter).most_common(1)
+        parts.append(f"n = {values['seeds']} {unit}s")
     if {"steps", "batch_size"} <= set(values):
         parts.append(f"{values['steps']:,} steps of {values['batch_size']} images")
     if "epochs" in values and "rounds" in values:
