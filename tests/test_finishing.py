@@ -56,9 +56,9 @@ def test_a_page_has_what_its_execution_says(executed):
     first = notebook["cells"][0]["source"]
     assert first.startswith("# The basin\n\nThe claim.\n\n::::{div} opening")
     assert first.endswith("## Parameters\n\nThese.")
-    badge = ("[LeNet5 on scikit-learn's digits]", "[n = 4 pruning solutions]", "[700 steps of 64 images]", "[80 % sparse]")
+    badge = ("[LeNet5 on scikit-learn's digits]", "[n = 4 pruning solutions]", "[700 steps of 64 images]")
     assert "preset quick, but with steps 700 in place of 600]" in first
-    assert all(words in first for words in (*badge, "#E8.d_final", "{numref}`fig-paths`"))
+    assert all(words in first for words in (*badge, "[80 % sparse]", "#E8.d_final", "{numref}`fig-paths`"))
     caption = notebook["cells"][2]["metadata"]["mystnb"]["figure"]["caption"]
     assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and finishing.T_INTERVAL in caption
     assert '#E8.accuracy">E8</a>' in caption

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn as sns
 from matplotlib import pyplot as plt
 
 from lth.book import figures
@@ -103,3 +104,16 @@ def test_text_is_legible_at_the_width_of_a_page():
     assert axes[0].title.get_fontsize() == 30
     assert axes[1].get_legend().get_texts()[0].get_fontsize() == axes[2].get_xticklabels()[0].get_fontsize() == 18
     plt.close(fig)
+
+
+def test_dots_are_spread_alike_each_time():
+    """Seaborn's jitter: a chapter that is executed again has the same figures."""
+
+    def places() -> np.ndarray:
+        figures.house_style()
+        fig, ax = plt.subplots()
+        sns.stripplot(x=["a"] * 5, y=range(5), ax=ax)
+        plt.close(fig)
+        return ax.collections[0].get_offsets().data.copy()
+
+    assert (places() == places()).all()
