@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,6 @@ from typing import TypeVar
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-HANDOVER = 1e-4  # seconds after which a thread gives the interpreter to one that waits; a step is a few milliseconds
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,13 +51,8 @@ def workers(
     if count == 1:  # here and now: on all cores, a thread of its own would be slower by a tenth
         yield lambda function, items: [_whole(function, item) for item in items]
         return
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, HANDOVER))  # five milliseconds otherwise, as long as a step
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-            yield lambda function, items: list(pool.map(function, items))
-    finally:
-        sys.setswitchinterval(before)
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        yield lambda function, items: list(pool.map(function, items))
 
 
 def _whole(function: Callable[[Item], Result], item: Item) -> Result:

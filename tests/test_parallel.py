@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -45,10 +44,3 @@ def test_results_come_in_the_order_of_the_items():
     for count in (1, 3):
         with workers(count) as spread:
             assert spread(lambda number: number**2, range(6)) == [0, 1, 4, 9, 16, 25]
-
-
-def test_threads_at_work_hand_over_sooner_than_a_step_takes():
-    before = sys.getswitchinterval()
-    with workers(2) as spread:
-        assert max(spread(lambda _: sys.getswitchinterval(), range(4))) < 1e-3 < before
-    assert sys.getswitchinterval() == before
