@@ -33,6 +33,7 @@ def built(monkeypatch) -> list[tuple[str, ...]]:
     monkeypatch.setattr(along, "build", build)
     monkeypatch.setattr(along.subprocess, "Popen", start)
     monkeypatch.setattr(along, "PUBLISHED", Path("/published"))
+    monkeypatch.setattr(along, "LEAST", 0.0)
     return seen
 
 
@@ -96,6 +97,18 @@ def test_one_at_a_time(built, monkeypatch):
     book.again()
     book.again()
     assert built == [("beside", "edition", "site")]
+
+
+def test_it_is_built_in_a_tenth_of_the_time(built, monkeypatch):
+    """The first one takes three seconds: the others begin thirty seconds apart, or later."""
+    monkeypatch.setattr(along, "LEAST", 10.0)
+    clock = iter([100.0, 103.0, 110.0, 110.0, 139.0, 140.0, 140.0])
+    monkeypatch.setattr(along.time, "monotonic", lambda: next(clock))
+    book = along.Along(Path("edition"), Path("site"))
+    book.begin()
+    for _ in range(3):  # at 110, 139 and 140
+        book.again()
+    assert [told[0] for told in built] == ["now", "beside", "beside"]
 
 
 @pytest.mark.parametrize("failure", [Stopped("stopped"), LthError("a chapter failed"), None])

@@ -348,5 +348,5 @@ def test_what_the_kernel_is_told_stays_with_it(run):
 def test_a_papermill_that_cannot_be_imported_is_the_failure_that_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
     failure: list[BaseException] = []
-    runner._papermill(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {}, failure)
+    runner._papermill(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {}, object, failure)
     assert isinstance(failure[0], ImportError) and "papermill" in str(failure[0])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -14,6 +16,8 @@ from lth.book import CHAPTERS
 from lth.book.site import build
 from lth.book.verdicts import PUBLISHED
 from lth.errors import Stopped
+
+LEAST = 10.0  # times as long as it takes: it is built no more often
 
 
 class Along:
@@ -26,15 +30,21 @@ class Along:
     def __init__(self, edition: Path, out: Path) -> None:
         self.edition, self.out = edition, out
         self.building: subprocess.Popen[bytes] | None = None
+        self.begun, self.took = -math.inf, 0.0  # when it was last begun, and seconds that the first one took
 
     def begin(self) -> Path:
         """Builds it with the published edition where chapters are not executed yet; returns the path of its index."""
         some = any((self.edition / chapter).is_dir() for chapter in CHAPTERS)
-        return build(self.edition if some else PUBLISHED, self.out)
+        begun = time.monotonic()
+        index = build(self.edition if some else PUBLISHED, self.out)
+        self.took = time.monotonic() - begun
+        return index
 
     def again(self) -> None:
-        """Builds it again in the background, unless it is still being built: the next one then has both chapters."""
-        if self.building is None or self.building.poll() is not None:
+        """Builds it again in the background, unless it was just built: the next one then has both chapters."""
+        enough = time.monotonic() - self.begun >= LEAST * self.took
+        if enough and (self.building is None or self.building.poll() is not None):
+            self.begun = time.monotonic()
             words = ["book", "--edition", self.edition, "--out", self.out]
             program = [sys.executable, "-m", "lth.book.cli", *words]
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

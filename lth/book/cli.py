@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-import time
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +14,9 @@ from lth.book import CHAPTERS
 from lth.book.course_cli import course_cli
 from lth.book.edition_cli import edition_command, networks_cli
 from lth.book.results_cli import compare_command, show_command, ticket_cli
+from lth.book.run_cli import known_device, run_command, short
 from lth.errors import LthError, Stopped, UsageError
-from lth.files import ROOT, absolute, data_set, default_root, seconds, settle_environment
+from lth.files import ROOT, absolute, default_root, settle_environment
 
 TIME_IS_UP = 75  # stopped and kept: the same command goes on for as long as it ends with this code
 
@@ -34,6 +32,7 @@ cli.add_typer(store_cli, name="store")
 cli.add_typer(networks_cli, name="networks")
 cli.add_typer(ticket_cli, name="ticket")
 cli.add_typer(course_cli, name="course")
+cli.command("run")(run_command)
 cli.command("edition")(edition_command)
 cli.command("show")(show_command)
 cli.command("compare")(compare_command)
@@ -101,100 +100,6 @@ def list_chapters(
             values = ", ".join(f"{preset} {value}" for preset, value in about["presets"].items())
             print(f"  {field}  ({kind}) {about['meaning']}\n      {values}")
     print("Run one: lth run lt_basin --preset quick -p sparsity=0.9 -p seeds=3")
-
-
-@cli.command()
-def run(
-    chapters: Annotated[
-        list[str] | None, typer.Argument(help="Names or numbers; all of them if none is given.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, night, gpu, paper or imagenet; see `lth list`.")] = "quick",
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", help="name=value, over the preset's. May be repeated."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    on: Annotated[
-        str, typer.Option(metavar="ray|ray://HOST:PORT", help="A Ray cluster that trains: this machine, or a head.")
-    ] = "",
-    time_limit: Annotated[
-        str | None,
-        typer.Option(help="Stop cleanly after this long, e.g. 9m, 90s, 2h; the same command goes on (exit code 75)."),
-    ] = None,
-    train_only: Annotated[
-        bool, typer.Option("--train-only", help="Only train: no measures, tables and figures.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=absolute,
-            metavar="FOLDER",
-            help="For the results, a folder per chapter: build/edition if not given, with -p build/changed/…",
-        ),
-    ] = None,
-    site: Annotated[
-        Path | None,
-        typer.Option(
-            parser=absolute,
-            metavar="FOLDER",
-            help="Build the site there, too: before the first chapter, then with each one that is done in its place.",
-        ),
-    ] = None,
-) -> None:
-    """Execute chapters: train what the store does not hold yet, measure, write notebook, figures and data.
-
-    With changed parameters the results have a folder of their own: what is in build/edition stays.
-    Example: `lth run lt_basin -p sparsity=0.9 -p seeds=3`, then `lth show` with the folder that it tells.
-    """
-    from lth import distributed
-    from lth.book import runner
-    from lth.book.along import Along
-    from lth.book.beside import told
-    from lth.book.progress import Bar
-    from lth.book.scorecard import came_out
-
-    _known_device(device)
-    deadline = time.monotonic() + seconds(time_limit) if time_limit else None
-    if train_only and site:
-        raise UsageError("--train-only makes no pages: leave out --site")
-    changed = _pairs(parameter or [])
-    if helps := distributed.rank() > 0:  # in a training that process 0 shows, and keeps
-        train_only, site, out = True, None, default_root() / "helpers" / str(distributed.rank())
-    else:
-        out = default_root() / "trained" if train_only else out or absolute(runner.usual_out(preset, changed))
-    plan = runner.prepare(chapters or list(CHAPTERS), preset, changed, device, out, on)
-    with Along(out, site) if site else nullcontext() as along:
-        if along:
-            print(f"{_short(along.begin())}: the book; each chapter takes its place there when it is done", flush=True)
-        for number, (chapter, values) in enumerate(plan.items()):
-            if along and number:
-                along.again()
-            started = time.monotonic()
-            with nullcontext(lambda *told: None) if helps else Bar() as bar:
-                folder = runner.execute(
-                    chapter,
-                    values,
-                    preset=preset,
-                    device=device,
-                    out=out,
-                    deadline=deadline,
-                    display=bar,
-                    training=train_only,
-                    on=on,
-                )
-            if helps:
-                continue
-            took = f"{time.monotonic() - started:.0f} s"
-            if train_only:
-                print(f"{chapter}: trained in {took}: all networks are in {default_root()}")
-                continue
-            print(f"{chapter}: done in {took}: {_short(folder)}\n  {came_out(folder)}", flush=True)
-            if changed:
-                print(*(f"    {line}" for line in told(folder)), sep="\n")
-                print(f"  its page: lth show {shlex.quote(str(_short(folder)))}")
-                print(f"  beside another: lth compare {chapter} {shlex.quote(str(_short(folder)))}")
-        if along:
-            print(along.end())
 
 
 @cli.command()
@@ -321,13 +226,13 @@ def doctor(
     from lth.book.doctor import examine
     from lth.files import file_name, write_text
 
-    _known_device(device)
+    known_device(device)
     told = examine(choose_device(device).type, minutes, lambda text: print(text, flush=True))
     print(f"\n{told['report']}")
     for file in [path] * bool(path) + [ROOT / "book" / "benchmarks" / "doctor" / file_name(told["device"])] * save:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-        print(f"\nwritten to {_short(file)}")
+        print(f"\nwritten to {short(file)}")
     if not told["well"]:
         raise typer.Exit(1)
 
@@ -395,29 +300,6 @@ def store_rm(
     for key in chosen:
         shutil.rmtree(present[key]) if present[key].is_dir() else present[key].unlink()
     print(f"removed {len(chosen)} of {len(present)} entries from {root}")
-
-
-def _known_device(device: str) -> None:
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: one of auto, cpu, cuda")
-
-
-def _pairs(words: list[str]) -> dict[str, str]:
-    """name=value arguments as a dictionary; a data set that is a path is an absolute one."""
-    for word in words:
-        if "=" not in word:
-            raise UsageError(f"-p {word}: write name=value, for example -p seeds=3")
-    from lth.book.settings.base import IMAGES
-
-    pairs = dict(word.split("=", 1) for word in words)
-    return {name: data_set(value) if name in IMAGES else value for name, value in pairs.items()}
-
-
-
-
-def _short(path: Path) -> Path:
-    """Relative to the working directory where that is shorter."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

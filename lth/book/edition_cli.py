@@ -96,5 +96,6 @@ def edition_command(
     deadline = time.monotonic() + seconds(time_limit) if time_limit else None
     with Bar() as bar:
         for standing, claims in edition.run(out, deadline, bar):
+            bar.end(*bar.chapters)  # of the row before
             print(f"{standing.row.name}: decides {claims} claims; by hand: {standing.row.command}", flush=True)
     print(f"The edition is in {out}. `lth networks pack CHAPTER` puts its networks beside the book.")

@@ -16,9 +16,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from traitlets import default
 
 from lth import distributed
 from lth.book import CHAPTERS
@@ -27,6 +29,9 @@ from lth.book.settings.base import IMAGES
 from lth.book.training import training_cells
 from lth.errors import LthError, Stopped, UsageError
 from lth.files import ABANDONED, ROOT, default_root, shown, write_text
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
 
 KERNEL = "lth-runner"
 GRACE = 30.0  # seconds a notebook has to write its checkpoint and stop
@@ -107,17 +112,21 @@ def execute(
     training: bool = False,
     nice: int = 0,
     on: str = "",
+    threads: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Path:
     """Run one chapter's notebook with these parameters; returns its folder out/CHAPTER.
 
     training: only what its training needs (`lth.book.training`): the folder then has nothing but networks.json, which
     grows while it trains. nice: how much it lets others go first, 19 at most.
     on: the Ray cluster whose machines train and measure, see `lth.cluster.machines`.
+    threads: how many cores it may use; all of them if not given. stop: what ends it when it is set, as `asked_to_stop`
+    yields; by itself it listens to Ctrl-C and SIGTERM.
 
     The notebook is told the name of its data set: where that lies is nobody else's business, and on no page.
-    The folder is replaced whole, at the end: whatever happens before, an older result stays. Ctrl-C, SIGTERM
-    and the deadline (of `time.monotonic`) stop training at a checkpoint and raise Stopped. Raises LthError
-    with the cell and its error where the notebook fails; the failed notebook is kept in the store.
+    The folder is replaced whole, at the end: whatever happens before, an older result stays. `stop` and the deadline
+    (of `time.monotonic`) end training at a checkpoint and raise Stopped. Raises LthError with the cell and its error
+    where the notebook fails; the failed notebook is kept in the store.
     """
     source = ROOT / CHAPTERS[chapter]
     _sweep(chapter, out)
@@ -125,9 +134,7 @@ def execute(
         partial, channel = Path(folder) / "result", Path(folder) / "control"
         partial.mkdir()
         channel.mkdir()
-        _kernel(Path(folder) / "jupyter")
         settings = {
-            "JUPYTER_PATH": Path(folder) / "jupyter",
             "LTH_OUT": out / chapter if training else partial,
             "LTH_CONTROL": channel,
             **{f"LTH_{name.upper()}": values.get(name, "") for name in IMAGES},
@@ -135,17 +142,19 @@ def execute(
             "LTH_DEVICE": device,
             "LTH_NICE": nice or "",
             "LTH_ON": on,
+            **({"OMP_NUM_THREADS": threads} if threads else {}),
         }
+        kernel = _kernel(Path(folder) / "kernels", settings)
         if training:
             write_text(Path(folder) / source.name, json.dumps(_only_training(chapter)))
             source = Path(folder) / source.name
         failure: list[BaseException] = []
         told = {name: shown(value) if name in IMAGES else value for name, value in values.items()}
-        arguments = (source, partial / source.name, told, failure)
+        arguments = (source, partial / source.name, told, kernel, failure)
         thread = threading.Thread(target=_papermill, args=arguments, daemon=True)
-        with _environment(settings), _signals(channel / "stop"):
+        with nullcontext(stop) if stop else asked_to_stop() as stop:
             thread.start()
-            _watch(thread, chapter, partial / source.name, channel, deadline, display)
+            _watch(thread, chapter, partial / source.name, channel, deadline, stop, display)
         if (channel / "stop").exists() and (failure or thread.is_alive()):
             raise Stopped(f"{chapter}: stopped{_left(channel)}. The same command goes on from there")
         if failure:
@@ -156,18 +165,6 @@ def execute(
         target = out / chapter
         _swap(partial, target)
     return target
-
-
-@contextlib.contextmanager
-def _environment(settings: Mapping[str, Any]) -> Iterator[None]:
-    """What the kernel finds in its environment; afterwards this process has its own again."""
-    before = dict(os.environ)
-    os.environ.update({name: str(value) for name, value in settings.items()})
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _only_training(chapter: str) -> dict[str, Any]:
@@ -214,51 +211,73 @@ def _touched(folder: Path) -> bool:
     return True
 
 
-def _kernel(folder: Path) -> None:
-    """A kernel that is this very Python, whatever kernels the user has, and that keeps to itself."""
+def _kernel(folder: Path, settings: Mapping[str, Any]) -> type[AsyncKernelManager]:
+    """What starts a kernel that is this very Python, whatever kernels the user has, and alone knows these settings."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
-    place = folder / "kernels" / KERNEL
-    place.mkdir(parents=True)
-    write_text(place / "kernel.json", json.dumps({"argv": argv, "display_name": "lth", "language": "python"}))
+    env = {name: str(value).replace("$", "$$") for name, value in settings.items()}  # $ would be another variable
+    (folder / KERNEL).mkdir(parents=True)
+    write_text(
+        folder / KERNEL / "kernel.json",
+        json.dumps({"argv": argv, "display_name": "lth", "language": "python", "env": env}),
+    )
+
+    class Manager(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _only_this_one(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[str(folder)])
+
+    return Manager
 
 
-def _papermill(source: Path, target: Path, values: dict[str, Any], failure: list[BaseException]) -> None:
+def _papermill(
+    source: Path, target: Path, values: dict[str, Any], kernel: type[AsyncKernelManager], failure: list[BaseException]
+) -> None:
     try:
         import papermill
 
         logging.getLogger("papermill").setLevel(logging.ERROR)
-        papermill.execute_notebook(
-            source, target, values, kernel_name=KERNEL, cwd=str(ROOT), progress_bar=False, log_output=False
-        )
+        # not `cwd`, which would change that of all threads
+        place = {"kernel_name": KERNEL, "kernel_manager_class": kernel, "resources": {"metadata": {"path": str(ROOT)}}}
+        papermill.execute_notebook(source, target, values, progress_bar=False, log_output=False, **place)
     except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
         failure.append(error)
 
 
 @contextmanager
-def _signals(stop: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the notebook to stop; a second one ends this process at once."""
+def asked_to_stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second one ends this process at once. Only the main thread hears them."""
+    event = threading.Event()
 
     def ask(number: int, frame: object) -> None:
-        if stop.exists() and distributed.size() == 1:  # torchrun sends each of its processes a second one
-            os._exit(128 + number)  # the kernel follows: it watches for its parent
-        stop.touch()
+        if event.is_set() and distributed.size() == 1:  # torchrun sends each of its processes a second one
+            os._exit(128 + number)  # the kernels follow: they watch for their parent
+        event.set()
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield event
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield event
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _watch(
-    thread: threading.Thread, chapter: str, notebook: Path, channel: Path, deadline: float | None, display: Display
+    thread: threading.Thread,
+    chapter: str,
+    notebook: Path,
+    channel: Path,
+    deadline: float | None,
+    asked: threading.Event,
+    display: Display,
 ) -> None:
     """Waits for the notebook, showing its progress, and no longer than `GRACE` once it was told to stop."""
-    stop, asked = channel / "stop", None
+    stop, since = channel / "stop", None
     readers = {notebook: _section, channel / "progress.json": json.loads}
     seen = dict.fromkeys(readers, 0)
     while thread.is_alive():
@@ -268,11 +287,10 @@ def _watch(
                 seen[file] = file.stat().st_mtime_ns
                 with contextlib.suppress(ValueError):  # caught while it was being written
                     display(chapter, read(file.read_text(encoding="utf-8")))
-        if deadline is not None and time.monotonic() > deadline:
+        if asked.is_set() or (deadline is not None and time.monotonic() > deadline):
             stop.touch()
-        if stop.exists():
-            asked = asked or time.monotonic()
-            if time.monotonic() - asked > GRACE:
+            since = since or time.monotonic()
+            if time.monotonic() - since > GRACE:
                 return
 
 

@@ -149,7 +149,7 @@ VALUES: Presets = {
         "rewind_step": 10,
         "batches": 1,
         "tolerance": 0.02,
-        "grid": 9,
+        "grid": 7,
         "images": 100,
     },
     "night": {
