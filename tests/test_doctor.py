@@ -13,7 +13,7 @@ import pytest
 import torch
 from pretend_gpu import pretend_gpu
 
-from lth.book import cli, doctor
+from lth.book import cli, doctor, machine
 from lth.files import ROOT
 from lth.models import OWN, Model
 from lth.training.group import Group
@@ -159,8 +159,8 @@ def test_what_a_gpu_lacks_is_told(monkeypatch, capability, compiler, trouble):
     about = SimpleNamespace(total_memory=80 * 2**30, major=capability[0], minor=capability[1])
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
-    monkeypatch.setattr(doctor, "compiler", lambda: compiler)
-    told = doctor.machine("cuda")
+    monkeypatch.setattr(machine, "compiler", lambda: compiler)
+    told = machine.machine("cuda")
     assert trouble in " ".join(told["trouble"]) and bool(trouble) == bool(told["trouble"])
     assert f"A100, 80.0 GiB, compute capability {capability[0]}.{capability[1]}" in doctor.facts(told)
 
@@ -168,8 +168,8 @@ def test_what_a_gpu_lacks_is_told(monkeypatch, capability, compiler, trouble):
 def test_a_driver_without_a_gpu_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for driver in ("", "570.1"):
-        monkeypatch.setattr(doctor, "driver_version", lambda driver=driver: driver)
-        assert bool(doctor.machine("cpu")["trouble"]) == bool(driver)
+        monkeypatch.setattr(machine, "driver_version", lambda driver=driver: driver)
+        assert bool(machine.machine("cpu")["trouble"]) == bool(driver)
 
 
 @pytest.mark.parametrize("well", [True, False])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lth.book import CHAPTERS, cli, doctor, gpu, runner
+from lth.book import machine as software
 from lth.book.claims import ledger
 from lth.book.presets import parameters
 from lth.errors import LthError, Stopped
@@ -110,7 +111,7 @@ HERE = {"device": "the GPU", "kind": "cuda", "cores": 4, "torch": "9.9"}
 
 @pytest.fixture
 def machine(monkeypatch):
-    monkeypatch.setattr(doctor, "machine", lambda device: dict(HERE))
+    monkeypatch.setattr(gpu, "machine", lambda device: dict(HERE))
 
 
 def bench(*rows: tuple[str, str, float | None], **other: object) -> str:
@@ -184,7 +185,7 @@ def test_without_a_gpu_one_line_says_what_to_do(monkeypatch, tmp_path, capsys):
 def rehearsal(monkeypatch):
     """The command on this processor, with the chapter lt_basin alone and tiny."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(doctor, "driver_version", lambda: "")
+    monkeypatch.setattr(software, "driver_version", lambda: "")
     for name, value in {"PRESET": "smoke", "DEVICE": "cpu", "REPLICAS": 1, "CHECK": 0.1}.items():
         monkeypatch.setattr(gpu, name, value)
     monkeypatch.setattr(gpu, "CHAPTERS", {"lt_basin": CHAPTERS["lt_basin"]})

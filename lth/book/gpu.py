@@ -21,6 +21,7 @@ import torch
 from lth import data
 from lth.book import CHAPTERS, cost, doctor, runner
 from lth.book.claims import ledger
+from lth.book.machine import machine
 from lth.book.presets import parameters
 from lth.book.progress import Bar, duration
 from lth.book.scorecard import came_out
@@ -114,7 +115,7 @@ def is_done(folder: Path, values: Mapping[str, Any]) -> bool:
 def examined(file: Path) -> set[str]:
     """The networks that this machine trains wrongly, by `lth doctor`, whose words are printed and kept in the file."""
     told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    here = doctor.machine(DEVICE)
+    here = machine(DEVICE)
     if {name: told.get(name) for name in here} != here:
         told = doctor.examine(DEVICE, CHECK, lambda text: print(text, flush=True))
         write_text(file, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
@@ -147,7 +148,7 @@ def measured(pairs: Sequence[tuple[str, str]], file: Path) -> Speeds:
 def speeds_in(file: Path) -> Speeds:
     """What a file of `benchmarks/train.py` says of this machine; rows that were left out say nothing."""
     told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": []}
-    here = {name: number for name, number in doctor.machine(DEVICE).items() if name in told}
+    here = {name: number for name, number in machine(DEVICE).items() if name in told}
     if {name: told[name] for name in here} != here:
         return {}
     rows = [row for row in told["rows"] if "images_per_second" in row]
