@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from lth.book import beside, pages, site, verdicts
+from lth.book import CHAPTERS, beside, pages, site, verdicts
+from lth.book.came_out import told_of_figure
 from lth.book.claims import ledger
 from lth.errors import UsageError
+from lth.files import ROOT
 
 NAME, NOTEBOOK = "lt_basin", "03_lt_basin.ipynb"
 IDS = [claim.id for claim in ledger().values() if claim.chapter == NAME and not claim.check][:4]
@@ -71,6 +74,18 @@ def test_side_by_side_are_what_differs_and_what_came_out(one, other):
     assert "Loss, see *fig-other*." in text and "data/lt_basin" not in text
 
 
+def test_no_caption_leads_to_data_that_are_not_beside_the_page():
+    """Nor leaves a link's comma or stop behind."""
+    for chapter in CHAPTERS:
+        notebook = json.loads((ROOT / CHAPTERS[chapter]).read_text(encoding="utf-8"))
+        code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+        found = [told_of_figure(notebook, name)[0] for name in re.findall(r'chapter\.save\("(\w+)"', code)]
+        captions = [caption for caption in found if caption]
+        assert len(captions) >= 4
+        for caption in captions:
+            assert "](data/" not in caption and caption.rstrip()[-1] in ".?)!`", caption
+
+
 def test_a_figure_that_only_one_has_is_said_to_be_missing(one, other):
     (other / "figures" / "paths.png").unlink()
     text = beside.page(one, other)
@@ -102,7 +117,7 @@ def test_an_execution_is_a_chapter_of_an_edition_or_a_folder(one, other, tmp_pat
     one.rename(renamed := one.with_name("mine"))
     for word, says in {
         "lt_basen": "did you mean lt_basin",
-        "./lt_basin": "is not in the edition",
+        "./lt_basin": "there is no folder",
         "tweaks": "is not in the edition",
         str(tmp_path): "is no execution of a chapter",
         str(renamed): "give the folder that name again",

@@ -6,6 +6,7 @@ Several fill them. On a GPU, and on a cluster, chapters follow one another: ther
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -41,9 +42,10 @@ def execute_all(chapters: list[str], count: int, execute: Execute) -> Iterator[t
 
     execute(chapter, threads=…, stop=…) does one; `lth.book.runner.execute` tells what these are.
 
-    Where one fails, no other begins, those that run are awaited, and then LthError tells what failed. Where they are
-    stopped, Stopped tells what is left of each.
+    Where one fails, no other begins, those that run are awaited, and then LthError tells what failed; a failure that is
+    waited for is told on stderr at once. Where they are stopped, Stopped tells what is left of each.
     """
+    count = min(count, max(1, len(chapters)))
     waiting = sorted(chapters, key=ORDER.index) if count > 1 else list(chapters)
     running: dict[Future[Path], tuple[str, float]] = {}
     failures: list[LthError] = []
@@ -59,16 +61,20 @@ def execute_all(chapters: list[str], count: int, execute: Execute) -> Iterator[t
                         folder = done.result()
                     except LthError as error:
                         failures.append(error)
+                        if running and not isinstance(error, Stopped):
+                            others = ", ".join(other for other, _ in running.values())
+                            print(f"lth: {error}\nlth: first {others} will be done", file=sys.stderr, flush=True)
                         continue
                     yield chapter, folder, time.monotonic() - begun
         finally:
             stop.set()  # whoever no longer asks for the others
-    if failed := [error for error in failures if not isinstance(error, Stopped)]:
-        raise failed[0] if len(failed) == 1 else LthError("\n".join(map(str, failed))) from failed[0]
-    if failures:
-        raise Stopped("\n".join(map(str, failures)))
+    told = [str(error) for error in failures]
     if waiting:
-        raise Stopped(f"stopped before {', '.join(waiting)}. The same command goes on from there")
+        told.append(f"{', '.join(waiting)}: not begun")
+    if failed := [error for error in failures if not isinstance(error, Stopped)]:
+        raise LthError("\n".join(told)) from failed[0]
+    if told:
+        raise Stopped("\n".join(told if failures else [f"{told[0]}. The same command goes on from there"]))
 
 
 def _next(waiting: list[str], running: dict[Future[Path], tuple[str, float]]) -> str | None:

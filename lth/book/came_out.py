@@ -148,12 +148,15 @@ def _ran(folder: Path) -> str:
     return f"Run on {escape(told.get('data', '?'))}, preset {escape(preset)}{networks}:"
 
 
+DATA = re.compile(r"(?:(?:,| and)?\s*\[[^\]]*\]\(data/[^)]*\)\.?)+")  # links to data, at the end of captions
+
+
 def told_of_figure(notebook: dict[str, Any], name: str) -> tuple[str, str, str]:
     """Caption, alternative text and label of the figure that a notebook saves under a name."""
     for cell in notebook["cells"]:
         about = cell["metadata"].get("mystnb", {})
         if f'chapter.save("{name}"' in "".join(cell["source"]) and "figure" in about:
-            caption = re.sub(r"\s*\[Data\]\([^)]*\)\.?", "", about["figure"]["caption"])
+            caption = DATA.sub("", about["figure"]["caption"])
             caption = with_values(caption, notebook.get("metadata", {}).get("papermill", {}).get("parameters", {}))
             return caption, about.get("image", {}).get("alt", caption), about["figure"].get("name", "")
     return "", "", ""

@@ -32,6 +32,8 @@ def execution(word: str, edition: Path) -> Path:
     if os.sep not in word and not (folder / "provenance.json").is_file():
         chapter = named(word)
         folder = next((home / chapter for home in (edition, PUBLISHED) if (home / chapter).is_dir()), edition / chapter)
+    if not folder.is_dir() and os.sep in word:
+        raise UsageError(f"there is no folder {folder}: name one that `lth run` has made")
     chapter = stamp(folder).get("chapter", folder.name)
     if chapter not in CHAPTERS:
         raise UsageError(f"{folder} is no execution of a chapter: name a folder that `lth run` has made")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ def browser() -> str:
     if found is None:
         raise UsageError("there is no browser to print with: install chromium")
     return found
+
+ELSEWHERE = re.compile(r"#|/|[a-z][a-z0-9+.-]*:")  # on the same page, or no relative address
 
 
 def write(site: Path, out: Path) -> Path:
@@ -59,8 +62,10 @@ def one_page(site: Path) -> str:
         if link["href"] == "#" or not path.is_file():
             continue
         article = read(path).select_one("article.bd-article")
-        depth = "../" * len(path.parent.relative_to(site).parts)
-        assert depth == "../", f"{path} lies too deep for its images to be found from book/"
+        for tag in article.select("[src], [href]"):
+            name = "src" if tag.has_attr("src") else "href"
+            if not ELSEWHERE.match(tag[name]):  # pages lie in folders of their own depth
+                tag[name] = os.path.relpath(path.parent / tag[name], site / "book")
         article["class"] = [*article["class"], "printed"]
         for image in article.select("img[loading]"):
             del image["loading"]  # all are printed, seen or not
