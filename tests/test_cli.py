@@ -92,7 +92,7 @@ BAD = {
     "no findings": (["claims", "--edition", "nowhere"], "no edition at"),
     "unknown data set": (["data", "mnits"], "did you mean mnist?"),
     "no such page": (["show", "lt_basen"], "unknown chapter lt_basen: did you mean lt_basin?"),
-    "no such folder": (["show", "nowhere/lt_basin"], "is not in the edition"),
+    "no such folder": (["show", "nowhere/lt_basin"], "there is no folder"),
     "beside itself": (["compare", "3", "lt_basin"], "name two executions"),
     "another chapter": (["compare", "3", "tweaks"], "name two of the same chapter"),
     "no such ticket": (["ticket", "export", "abc", "t.safetensors"], "no run abc"),
