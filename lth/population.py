@@ -220,7 +220,8 @@ class Population:
 
         Tensors are named `params.NAME`, `masks.NAME`, `buffers.NAME`; model and frame are JSON in the header, and
         `more` beside them. compact: of parameters with a mask `values.NAME`, those under it, and `bits.NAME`, the mask
-        eight to a byte; a twentieth of the size where a twentieth of the weights is left.
+        eight to a byte; a twentieth of the size where a twentieth of the weights is left. The header then has their
+        shapes, so that `unpacked` needs no architecture.
         """
         groups = {"params": dict(self.params), "masks": dict(self.masks), "buffers": self.buffers}
         if compact:
@@ -231,35 +232,75 @@ class Population:
                     groups["values"][name] = groups["params"].pop(name).cpu()[mask]
                     groups["bits"][name] = torch.from_numpy(np.packbits(mask.numpy()))
         tensors = {f"{g}.{n}": t.contiguous().cpu() for g, ts in groups.items() for n, t in ts.items()}
+        shapes = {"shapes": {name: self.masks[name].shape[1:] for name in self.masks}} if compact else {}
+        save_tensors(path, tensors, {**self.header, "compact": compact, **shapes, **more})
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What a file says beside the tensors, as JSON: the model, and the row of each replica."""
         model = {"name": self.model.name, "shape": self.model.shape, "classes": self.model.classes}
-        header = {"model": model | self.model.options, "frame": self.frame.to_dict("list"), "compact": compact}
-        save_tensors(path, tensors, {**header, **more})
+        return {"model": model | self.model.options, "frame": self.frame.to_dict("list")}
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Population:
         """Reads what `save` wrote. Raises LthError, naming the file, where it is damaged or foreign."""
-        tensors, header = load_tensors(path)
-        groups: dict[str, Tensors] = {"params": {}, "masks": {}, "buffers": {}, "values": {}, "bits": {}}
+        groups, header = unpacked(path)
         try:
-            for name, tensor in tensors.items():
-                group, _, rest = name.partition(".")
-                groups[group][rest] = tensor
             model, frame = Model(**header["model"]), pd.DataFrame(header["frame"])
-            values, bits = groups.pop("values"), groups.pop("bits")
-            for name in model.shapes.prunable if header.get("compact") else ():
-                shape = (len(frame), *model.shapes.params[name])
-                mask = np.ones(shape, bool)
-                if name in bits:
-                    mask = np.unpackbits(bits[name].numpy(), count=mask.size).astype(bool).reshape(shape)
-                    if mask.sum() != len(values[name]):
-                        raise ValueError(f"{len(values[name])} values of {name} for {mask.sum()} places")
-                    whole = values[name].new_zeros(shape)
-                    groups["params"][name] = whole.masked_scatter_(torch.from_numpy(mask), values[name])
-                groups["masks"][name] = torch.from_numpy(mask)
             groups = {kind: {n: t.to(device) for n, t in tensors.items()} for kind, tensors in groups.items()}
             return cls(model, **groups, frame=frame)
         except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
             raise LthError(f"{path} holds no population: {error}") from error
+
+
+def unpacked(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """`params`, `masks` and `buffers` of a population's file, by name, with the replicas as first axis, and its header.
+
+    A network that is registered nowhere is read, too. Raises LthError, naming the file, where it is damaged or foreign.
+    """
+    tensors, header = load_tensors(path)
+    groups: dict[str, Tensors] = {"params": {}, "masks": {}, "buffers": {}, "values": {}, "bits": {}}
+    try:
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        values, bits, replicas = groups.pop("values"), groups.pop("bits"), len(pd.DataFrame(header["frame"]))
+        for name, one in _masked(header).items() if header.get("compact") else ():
+            shape = (replicas, *one)
+            mask = np.ones(shape, bool)
+            if name in bits:
+                mask = np.unpackbits(bits[name].numpy(), count=mask.size).astype(bool).reshape(shape)
+                if mask.sum() != len(values[name]):
+                    raise ValueError(f"{len(values[name])} values of {name} for {mask.sum()} places")
+                whole = values[name].new_zeros(shape)
+                groups["params"][name] = whole.masked_scatter_(torch.from_numpy(mask), values[name])
+            groups["masks"][name] = torch.from_numpy(mask)
+        return groups, header
+    except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
+        raise LthError(f"{path} holds no population: {error}") from error
+
+
+def _masked(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter that has a mask, from the header of a file in the compact form."""
+    if "shapes" not in header:  # of an older file
+        shapes = Model(**header["model"]).shapes
+        return {name: shapes.params[name] for name in shapes.prunable}
+    return header["shapes"]
+
+
+def weights_left(path: Path) -> tuple[int, int]:
+    """Of a file in the compact form: how many weights that may be pruned are left, and how many there are.
+
+    Only its header is read. Raises UsageError where it is of an older kind and its architecture is unknown.
+    """
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["lth"])
+        names = set(file.keys())
+        size = lambda name: math.prod(file.get_slice(name).get_shape())  # noqa: E731
+        shapes = _masked(header)
+        total = len(pd.DataFrame(header["frame"])) * sum(map(math.prod, shapes.values()))
+        kept = (f"values.{name}" if f"values.{name}" in names else f"params.{name}" for name in shapes)
+        return sum(map(size, kept)), total
 
 
 def _filled(module: nn.Module, params: Tensors, buffers: Tensors) -> nn.Module:

@@ -36,6 +36,7 @@ def called(tmp_path, program: str, words: str) -> list[list[str]]:
     ("words", "expected"),
     [
         ("3 -p sparsity=0.9", ["run", "3", "-p", "sparsity=0.9", "--out", "build/edition"]),
+        ("6 -p 'levels=[1, 3]'", ["run", "6", "-p", "levels=[1, 3]", "--out", "build/edition"]),
         ("3; touch odd", ["run", "3;", "touch", "odd", "--out", "build/edition"]),
         ("$(touch odd) `touch odd`", ["run", "$(touch", "odd)", "`touch", "odd`", "--out", "build/edition"]),
     ],

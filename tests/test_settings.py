@@ -64,6 +64,7 @@ def test_few_images_one_class_and_large_batches_are_refused(chapter):
 def test_images_too_small_for_the_network_are_refused(chapter):
     words = refusal(chapter, SMALL._replace(shape=(1, 8, 8)))
     assert "lenet5" in words and "at least 16×16 pixels, not 8×8" in words
+    assert ("-p model=lenet_300_100" in words) == (chapter == "lt_basin")  # the others train LeNet5 beside another
 
 
 def test_the_other_architectures_of_a_chapter_are_looked_at_too():

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from lth import models
 from lth.errors import LthError, UsageError
 from lth.methods import init, prune
 from lth.models import Model
@@ -114,3 +115,24 @@ def test_what_cannot_be_exported_is_said_in_one_line(stored, tmp_path, key, file
     with pytest.raises(UsageError, match=says) as refusal:
         tickets.export(store, known if key == "KEY" else key, tmp_path / file, step)
     assert "\n" not in str(refusal.value) and not list(tmp_path.glob("**/t.*"))
+
+
+def test_a_network_of_your_own_is_exported_by_a_process_that_does_not_know_it(toy, tmp_path):
+    """`lth ticket export` and `lth store ls` have the store, and not the file in which the network was registered."""
+    models.register("own", lambda shape, classes: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)))
+    try:
+        store = Store(tmp_path / "store", Archives(tmp_path / "none"))
+        dense = init.kaiming_normal(Model("own", toy.shape, toy.classes), seeds=[5], method="mine")
+        start = prune.apply(dense, prune.magnitude_masks(dense, 0.9))
+        run = store.train(start, toy, Recipe(steps=4, batch_size=8), keep=[2])
+    finally:
+        models.ARCHITECTURES.pop("own")
+        for remembered in (models._template, models._outputs, models._shapes):
+            remembered.cache_clear()
+    (folder,) = (store.root / "runs").iterdir()
+    assert "own on toy, method mine, seed 5, 10 % left, 4 steps, kept: 2" in store.about(folder.name)
+    path = tmp_path / "ticket.safetensors"
+    assert tickets.export(store, folder.name, path, 2)["sparsity"] == pytest.approx(0.9)
+    found = load_file(path)
+    assert torch.equal(found["params.1.weight"], run.at(2).params["1.weight"])
+    assert torch.equal(found["masks.1.weight"], run.final.masks["1.weight"])

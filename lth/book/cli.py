@@ -15,8 +15,9 @@ from lth.book.course_cli import course_cli
 from lth.book.edition_cli import edition_command, networks_cli
 from lth.book.results_cli import compare_command, show_command, ticket_cli
 from lth.book.run_cli import known_device, run_command, short
+from lth.book.store_cli import store_cli
 from lth.errors import LthError, Stopped, UsageError
-from lth.files import ROOT, absolute, default_root, settle_environment
+from lth.files import ROOT, absolute, settle_environment
 
 TIME_IS_UP = 75  # stopped and kept: the same command goes on for as long as it ends with this code
 
@@ -27,7 +28,6 @@ cli = typer.Typer(
     rich_markup_mode="markdown",
     help="Reproduce the lottery-ticket literature: run chapters with your own parameters, build the book.",
 )
-store_cli = typer.Typer(no_args_is_help=True, help="The store of trained networks: what is in it, what to remove.")
 cli.add_typer(store_cli, name="store")
 cli.add_typer(networks_cli, name="networks")
 cli.add_typer(ticket_cli, name="ticket")
@@ -255,51 +255,6 @@ def gpu(
     from lth.book.gpu import spend_well
 
     spend_well(minutes, out)
-
-
-@store_cli.command("ls")
-def store_ls() -> None:
-    """Every stored run: key, when, model, data, method and seed, size; and what is unfinished."""
-    from lth.store.runs import Store
-
-    store = Store(default_root())
-    total = 0
-    for folder in sorted((store.root / "runs").glob("*")):
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
-        total += size
-        try:
-            meta = store.verify(folder.name)
-            replica = meta["replica"]
-            what = f"{meta['model']} on {meta['data']['name']}, {replica.get('method', '')} seed {replica['seed']}"
-            print(f"{folder.name}  {meta['written']}  {what}, {meta['recipe']['steps']} steps, {size / 1e6:.1f} MB")
-        except LthError:
-            print(f"{folder.name}  damaged or not written by lth")
-    for file in sorted((store.root / "checkpoints").glob("*.safetensors")):
-        print(f"{file.stem}  unfinished training, {file.stat().st_size / 1e6:.1f} MB")
-    print(f"{store.root}: {total / 1e6:.1f} MB in runs")
-
-
-@store_cli.command("rm")
-def store_rm(
-    keys: Annotated[list[str] | None, typer.Argument(help="Keys that `lth store ls` shows.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every run and every unfinished training.")] = False,
-) -> None:
-    """Remove runs; what is needed again is trained again."""
-    import shutil
-
-    root = default_root()
-    present = {path.name: path for path in (root / "runs").glob("[0-9a-f]" * 16)}
-    present |= {path.stem: path for path in (root / "checkpoints").glob("*.safetensors")}
-    chosen = list(present) if everything else keys or []
-    if not chosen and not everything:
-        raise UsageError("name the runs to remove, as `lth store ls` shows them, or --all")
-    if missing := [key for key in chosen if key not in present]:
-        raise UsageError(f"no run {missing[0]} in {root}: see `lth store ls`")
-    if everything:
-        shutil.rmtree(root / "partial", ignore_errors=True)
-    for key in chosen:
-        shutil.rmtree(present[key]) if present[key].is_dir() else present[key].unlink()
-    print(f"removed {len(chosen)} of {len(present)} entries from {root}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def compare_command(
     """Make a page of two executions of a chapter side by side and print where it is.
 
     It shows which parameters differ, what each says of every claim, and the figures.
-    Example: `lth compare lt_basin build/changed/quick,sparsity=0.8/lt_basin`
+    Example: `lth compare lt_basin build/changed/quick,sparsity=0.9/lt_basin`
     """
     from lth.book import pages
 

@@ -56,7 +56,8 @@ def usual_out(preset: str, overrides: Mapping[str, str]) -> str:
     if not overrides:
         return "build/edition"
     words = ",".join([preset, *(f"{name}={value}" for name, value in sorted(overrides.items()))])
-    name = re.sub(r"[^\w.=,:+-]+", "-", words)
+    told = [f"{name}={shown(value) if name in IMAGES else value}" for name, value in sorted(overrides.items())]
+    name = re.sub(r"[^\w.=,:+-]+", "-", ",".join([preset, *told]))
     if len(name) > 100 or name != words:  # which no longer tells it from all others
         name = f"{name[:90]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
     return f"build/changed/{name}"
@@ -77,11 +78,6 @@ def prepare(
     if preset not in PRESETS:
         raise UsageError(unknown("preset", preset, PRESETS))
     plan = {chapter: parameters(chapter, preset, overrides).model_dump() for chapter in chapters}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise UsageError(f"cannot write to --out {out}: {error.strerror}. Name another folder") from error
     if on:
         from lth.cluster.machines import check
 
@@ -97,6 +93,11 @@ def prepare(
             raise UsageError("preset imagenet needs a GPU, better eight: what takes days on one takes years here")
     for chapter, values in plan.items():
         check_data(chapter, values)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UsageError(f"cannot write to --out {out}: {error.strerror}. Name another folder") from error
     return plan
 
 
@@ -253,6 +254,7 @@ def asked_to_stop() -> Iterator[threading.Event]:
 
     def ask(number: int, frame: object) -> None:
         if event.is_set() and distributed.size() == 1:  # torchrun sends each of its processes a second one
+            os.write(2, b"\nlth: ended at once; the same command goes on from the last checkpoint\n")
             os._exit(128 + number)  # the kernels follow: they watch for their parent
         event.set()
 

@@ -29,9 +29,9 @@ import torch
 
 from lth import distributed
 from lth.data import Data, verify
-from lth.errors import LthError
+from lth.errors import LthError, UsageError
 from lth.files import ABANDONED, write_text
-from lth.population import Population, concat
+from lth.population import Population, concat, weights_left
 from lth.store.archives import Archives
 from lth.training.identity import run_keys
 from lth.training.plan import Plan, Progress, Run
@@ -212,6 +212,22 @@ class Store:
     def meta(self, population: Population, data: Data, recipe: Recipe, **kind: Any) -> dict[str, dict]:
         """What is known of the stored replicas of such a run (see `train` for `kind`), by key."""
         return {key: self.verify(key) for key in run_keys(population, Plan(data, recipe, **kind))}
+
+
+    def about(self, key: str) -> tuple[str, str]:
+        """When a run was written, and «lenet5 on mnist, method Lottery, seed 3, 5.0 % left, 600 steps, kept: 10»."""
+        meta, folder = self.verify(key), self.root / "runs" / key
+        try:
+            left, total = weights_left(folder / "final.safetensors")
+            left = "dense" if left == total else f"{100 * left / total:.3g} % left"
+        except UsageError:  # of a network that is not registered in this process
+            left = "? % left"
+        labels = {name: meta["replica"][name] for name in sorted(meta["replica"]) if name != "init_seed"}
+        kept = sorted(int(name[5:-12]) for name in meta["files"] if name.startswith("step_"))
+        parts = [f"{meta['model']} on {meta['data']['name']}", *(f"{name} {value}" for name, value in labels.items())]
+        parts += [left, f"{meta['recipe']['steps']} steps"]
+        parts += [f"kept: {', '.join(map(str, kept))}"] if kept else []
+        return meta["written"], ", ".join(parts)
 
 
 def unfinished(keys: Sequence[str]) -> str:

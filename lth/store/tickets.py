@@ -14,12 +14,11 @@ stays; each has the replica as its first axis, of which there is one.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lth.errors import LthError, UsageError
-from lth.population import Population, load_tensors
+from lth.population import Population, Tensors, load_tensors, save_tensors, unpacked
 from lth.store.runs import Store
 from lth.training.describe import tensors_hash
 
@@ -35,13 +34,21 @@ def save(path: Path, ticket: Population, **card: Any) -> None:
     """
     if len(ticket) != 1:
         raise UsageError(f"a ticket is one network, not {len(ticket)}: choose it, as in population[[0]]")
-    hidden = {name: ticket.params[name].masked_fill(mask, 0) for name, mask in ticket.masks.items()}
-    if revived := [name for name, tensor in hidden.items() if tensor.any()]:
+    _write(path, {kind: dict(getattr(ticket, kind)) for kind in KINDS}, ticket.header, card)
+
+
+def _write(path: Path, groups: dict[str, Tensors], header: dict[str, Any], card: dict[str, Any]) -> dict[str, Any]:
+    """The file, from the tensors by kind and name; returns the whole card."""
+    params, masks = groups["params"], groups["masks"]
+    if revived := [name for name, mask in masks.items() if params[name].masked_fill(mask, 0).any()]:
         raise UsageError(f"{revived[0]} has weights outside its mask that are not zero: see lth.methods.prune.rewind")
-    left = int(sum(mask.sum() for mask in ticket.masks.values()))
-    total = sum(mask.numel() for mask in ticket.masks.values())
+    left = int(sum(mask.sum() for mask in masks.values()))
+    total = sum(mask.numel() for mask in masks.values())
     counts = {"sparsity": 1 - left / total, "weights_left": left, "weights": total}
-    ticket.save(path, card={**card, **counts, "fingerprint": _fingerprint(ticket)})
+    card = {**card, **counts, "fingerprint": _fingerprint(groups)}
+    tensors = {f"{kind}.{name}": groups[kind][name].contiguous().cpu() for kind in KINDS for name in groups[kind]}
+    save_tensors(path, tensors, {**header, "compact": False, "card": card})
+    return card
 
 
 def export(store: Store, key: str, path: Path, step: int | None = None) -> dict[str, Any]:
@@ -60,22 +67,23 @@ def export(store: Store, key: str, path: Path, step: int | None = None) -> dict[
         there = f"it has {', '.join(map(str, kept))}" if kept else "it has none between its start and its end"
         raise UsageError(
             f"run {key} has not kept step {step}: {there}. The start is not stored, for who trains has it: "
-            "lth.store.tickets.save writes prune.rewind(run.final, run.at(0))[[0]]"
+            "lth.store.tickets.save writes prune.rewind(run.final, run.at(0))[[0]]. A rewound ticket starts from a "
+            "step of the run that it was pruned from: export that run, with --step"
         )
-    ticket = Population.load(folder / "final.safetensors")
+    groups, header = unpacked(folder / "final.safetensors")
     if step is not None:
-        early, masks = Population.load(folder / f"step_{step}.safetensors"), ticket.masks
-        params = {n: p.masked_fill(~masks[n], 0) if n in masks else p for n, p in early.params.items()}
-        ticket = replace(early, params=params, masks=masks)
-    if not ticket.sound().all():
+        early, masks = unpacked(folder / f"step_{step}.safetensors")[0], groups["masks"]
+        params = {n: p.masked_fill(~masks[n], 0) if n in masks else p for n, p in early["params"].items()}
+        groups = {**early, "params": params, "masks": masks}
+    if not all(weights.isfinite().all() for weights in groups["params"].values()):
         raise LthError(f"run {key} failed in training: its weights are no numbers")
     card = {name: meta[name] for name in ("data", "recipe", "replica", "torch")}
-    save(path, ticket, **card, step=meta["recipe"]["steps"] if step is None else step, source=f"run {key} of lth")
-    return load(path)[1]
+    card |= {"step": meta["recipe"]["steps"] if step is None else step, "source": f"run {key} of lth"}
+    return _write(path, groups, header, card)
 
 
-def _fingerprint(ticket: Population) -> str:
-    return tensors_hash({f"{kind}.{n}": t for kind in KINDS for n, t in getattr(ticket, kind).items()})
+def _fingerprint(groups: dict[str, Tensors]) -> str:
+    return tensors_hash({f"{kind}.{name}": tensor for kind in KINDS for name, tensor in groups[kind].items()})
 
 
 def load(path: Path) -> tuple[Population, dict[str, Any]]:
@@ -84,6 +92,6 @@ def load(path: Path) -> tuple[Population, dict[str, Any]]:
     card = load_tensors(path)[1].get("card")
     if card is None or len(ticket) != 1:
         raise LthError(f"{path} holds a population, but no ticket: it has no card")
-    if card.get("fingerprint") != _fingerprint(ticket):
+    if card.get("fingerprint") != _fingerprint({kind: dict(getattr(ticket, kind)) for kind in KINDS}):
         raise LthError(f"{path} is damaged: its tensors are not those that its card was written for")
     return ticket, card

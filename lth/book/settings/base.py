@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import Field
 
 from lth.checked import Checked
 from lth.errors import UsageError
+from lth.files import shown
 
 if TYPE_CHECKING:
     from lth.data import Data
@@ -73,7 +74,26 @@ class Settings(Checked):
                 try:
                     assert Model(name, facts.shape, facts.classes).shapes
                 except UsageError as error:
-                    raise UsageError(f"dataset={self.dataset} does not fit the model {name}: {error}") from error
+                    others = [other for other in self.choices("model") if _fits(other, facts)]
+                    hint = f". These fit: {', '.join(f'-p model={other}' for other in others)}" if others else ""
+                    said = f"dataset={shown(self.dataset)} does not fit the model {name}: {error}{hint}"
+                    raise UsageError(said) from error
+
+    @classmethod
+    def choices(cls, name: str) -> tuple[str, ...]:
+        """The values that a parameter can have, where they are few words; else none."""
+        kind = cls.model_fields[name].annotation if name in cls.model_fields else None
+        return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _fits(model: str, facts: Facts) -> bool:
+    """Whether an architecture takes these images."""
+    from lth.models import Model
+
+    try:
+        return bool(Model(model, facts.shape, facts.classes).shapes)
+    except UsageError:
+        return False
 
 
 def words(text: Any) -> Any:
