@@ -60,8 +60,8 @@ def test_a_page_has_what_its_execution_says(executed):
     assert "preset quick, but with steps 700 in place of 600]" in first
     assert all(words in first for words in (*badge, "[80 % sparse]", "#E8.d_final", "{numref}`fig-paths`"))
     caption = notebook["cells"][2]["metadata"]["mystnb"]["figure"]["caption"]
-    assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and finishing.T_INTERVAL in caption
-    assert '#E8.accuracy">E8</a>' in caption
+    assert "LeNet5 on scikit-learn's digits, n = 2 pruning solutions." in caption and "(Student's t)." in caption
+    assert '#E8.accuracy"' in caption and '#E8.d_final"' in caption
     assert notebook["cells"][2]["outputs"][0]["data"]["image/png"] == base64.b64encode(b"png").decode()
     verdicts = notebook["cells"][3]["outputs"][0]["data"]["text/markdown"]
     assert '| <a href="../book/scorecard.html#E8.d_final">E8.d\\_final</a>: It ends' in verdicts
@@ -98,7 +98,7 @@ def test_what_a_cell_says_of_its_networks_comes_first(executed):
     cell, told = notebook["cells"][2], json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     for own, words in (({"model": "lenet_300_100"}, "LeNet 300-100 on "), ({"of": "noise alone"}, "Noise alone, n")):
         cell["metadata"]["lth"] = own
-        assert words in finishing.ends(cell, notebook["cells"], folder, told)
+        assert words in finishing.ends(cell, notebook["cells"], folder, told, {})
 
 
 def test_the_largest_group_is_counted(tmp_path):

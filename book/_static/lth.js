@@ -57,29 +57,31 @@
     });
   }
 
-  // The scorecard: rows of one paper, of one verdict, or with some words.
+  // The scorecard: rows of one paper, of one chapter, of one verdict, or with some words.
   function filter() {
     const tables = all("table.scorecard").filter(table => table.querySelector("span[id]"));
     if (!tables.length) return;
+    const titled = section => section.querySelector("h2").firstChild.textContent.trim();
     const rows = tables.flatMap(table => all("tbody tr", table)).map(row => ({
       row,
       paper: row.querySelector("span[id]").id[0],
+      chapter: titled(row.closest("section")),
       verdict: [...row.querySelector(".verdict").classList].find(name => !["verdict", "pre"].includes(name)),
       words: row.textContent.toLowerCase(),
     }));
-    const wanted = { paper: "", verdict: "", words: "" };
+    const wanted = { paper: "", chapter: "", verdict: "", words: "" };
     const count = make("output");
     const apply = () => {
       let left = 0;
-      rows.forEach(({ row, paper, verdict, words }) => {
-        const fits = (!wanted.paper || paper === wanted.paper) && (!wanted.verdict || verdict === wanted.verdict)
+      rows.forEach(({ row, words, ...its }) => {
+        const fits = ["paper", "chapter", "verdict"].every(name => !wanted[name] || its[name] === wanted[name])
           && words.includes(wanted.words);
         row.hidden = !fits;
         left += fits;
       });
       tables.forEach(table => {
         const empty = all("tbody tr", table).every(row => row.hidden);
-        (table.closest(".pst-scrollable-table-container") ?? table).hidden = empty;
+        table.closest("section").hidden = empty;
       });
       count.textContent = `${left} of ${rows.length} claims`;
     };
@@ -93,8 +95,9 @@
     search.addEventListener("input", () => { wanted.words = search.value.trim().toLowerCase(); apply(); });
     const papers = [["E", "Evci et al."], ["M", "Maene et al."], ["P", "Paul et al."], ["J", "Jaiswal et al."]];
     const verdicts = [...new Set(rows.map(one => one.verdict))].map(name => [name, name.replaceAll("-", " ")]);
+    const chapters = [...new Set(rows.map(one => one.chapter))].map(name => [name, name]);
     const box = make("div", { className: "filter" }, select("Paper", "paper", papers),
-      select("Verdict", "verdict", verdicts), make("label", {}, "With ", search), count);
+      select("Chapter", "chapter", chapters), select("Verdict", "verdict", verdicts), make("label", {}, "With ", search), count);
     tables[0].closest("section").before(box);
     apply();
     // a link to a claim shows it, whatever is filtered
@@ -103,7 +106,7 @@
       const row = target?.closest("tr");
       if (!row) return;
       row.hidden = false;
-      (row.closest(".pst-scrollable-table-container") ?? row.closest("table")).hidden = false;
+      row.closest("section").hidden = false;
       all("tr.shown").forEach(other => other.classList.remove("shown"));
       row.classList.add("shown");
       row.scrollIntoView({ block: "center" });

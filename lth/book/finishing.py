@@ -37,7 +37,9 @@ NAMES = {  # as the papers write them
     "cifar100": "CIFAR-100",
 }
 UNITS = {"solution": "pruning solutions", "mask": "masks", "network": "networks", "seed": "networks"}
-T_INTERVAL = "Bands and bars: 95 % intervals of the mean (Student's t)."
+T_INTERVAL = "Bands and bars: 95 % intervals of the mean (Student's t{of_logarithms})."
+KIND = re.compile(r"Student|Clopper|prediction interval|of logarithms|Fieller|bootstrap")  # a caption says which itself
+ONE = re.compile(r"\b(network 0|of (the first|one) network|the first mask)\b(?!')", re.IGNORECASE)  # or shows one
 ROW = re.compile(r"^\| ([A-Z]\d+\.[a-z0-9_\\]+): ", re.MULTILINE)
 PROVENANCE = "## Where these results come from"
 FEW = 4  # parameters that a badge names
@@ -66,7 +68,7 @@ def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bo
     for cell in cells[1:]:
         if "figure" in (about := cell["metadata"].get("mystnb", {})):
             cell["metadata"]["mystnb"] = about | {
-                "figure": about["figure"] | {"caption": ends(cell, cells, folder, told)}
+                "figure": about["figure"] | {"caption": ends(cell, cells, folder, told, found)}
             }
             sharpen(cell, folder)
         for data in [output["data"] for output in cell.get("outputs", ()) if "data" in output]:
@@ -74,8 +76,10 @@ def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bo
                 data["text/markdown"] = ROW.sub(_linked, "".join(data["text/markdown"]))
             if "<figcaption>" in (film := "".join(data.get("text/html", ""))):
                 films += 1
-                words = f"<figcaption><b>Film {number_of(chapter)}.{films}.</b> "
-                data["text/html"] = film.replace("<figcaption>", words, 1)
+                words, _, rest = film.partition("<figcaption>")[2].partition("</figcaption>")
+                of = ", ".join(filter(None, (_setting(chapter, told), "one network" * bool(ONE.search(words)))))
+                whole = f"<b>Film {number_of(chapter)}.{films}.</b> {words.strip()}{f' {of}.' if of else ''}"
+                data["text/html"] = f"{film.partition('<figcaption>')[0]}<figcaption>{whole}</figcaption>{rest}"
         if (
             cell["cell_type"] == "markdown"
             and PROVENANCE in _text(cell)
@@ -118,8 +122,7 @@ def badge(chapter: str, told: dict[str, Any]) -> str:
     values = told.get("parameters", {})
     parts = [_setting(chapter, told)]
     if "seeds" in values:
-        (unit, _), *_ = Counter(c.replication for c in ledger().values() if c.chapter == chapter).most_common(1)
-        parts.append(f"n = {values['seeds']} {unit}s")
+        parts.append(f"n = {values['seeds']} {_unit(chapter)}s")
     if {"steps", "batch_size"} <= set(values):
         parts.append(f"{values['steps']:,} steps of {values['batch_size']} images")
     if "epochs" in values and "rounds" in values:
@@ -171,8 +174,11 @@ def key_figure(notebook: dict[str, Any], chapter: str, folder: Path) -> str:
     return "\n".join([*lines, "```", "", f"*{{numref}}`{label}`, explained below.*"])
 
 
-def ends(cell: dict[str, Any], cells: list[dict[str, Any]], folder: Path, told: dict[str, Any]) -> str:
-    """A figure's caption with what it is of, how many units, what intervals mean, and the claims that it is about.
+def ends(
+    cell: dict[str, Any], cells: list[dict[str, Any]], folder: Path, told: dict[str, Any], found: dict[str, Finding]
+) -> str:
+    """A figure's caption with what it is of, how many units, what intervals mean, and the claims that it is about, each
+    a square in the colour of its verdict.
 
     What was trained on what is the chapter's; a cell whose networks are others says so in its metadata: `lth.model`, or
     in words `lth.of`.
@@ -180,15 +186,32 @@ def ends(cell: dict[str, Any], cells: list[dict[str, Any]], folder: Path, told: 
     about, own = cell["metadata"]["mystnb"]["figure"], cell["metadata"].get("lth", {})
     caption, setting = about["caption"], own.get("of") or _setting(folder.name, told, own.get("model", ""))
     tables = [folder / "data" / name for name in re.findall(r"data/\w+/([\w-]+\.csv)", caption)]
-    count = units(tables[0]) if tables and tables[0].is_file() else ""
-    words = ", ".join(part for part in (setting, count) if part)
+    words = ", ".join(part for part in (setting, _count(caption, tables[:1], folder, told)) if part)
     parts = [f"{words[0].upper()}{words[1:]}." if words else ""]
-    parts += [T_INTERVAL] if drawn.intervals(cell, cells) and "95 %" not in caption else []
+    if drawn.intervals(cell, cells) and not KIND.search(caption):
+        parts.append(T_INTERVAL.format(of_logarithms=", of logarithms" if "geometric" in caption.lower() else ""))
     rows = [row for line in shown() if about["name"] in line.ours for row in line.rows]
-    links = {row: next((claim.id for claim in ledger().values() if claim.row == row), "") for row in rows}
-    claims = ", ".join(f'<a href="../book/scorecard.html#{claim}">{row}</a>' for row, claim in links.items() if claim)
-    parts += [f"Claims: {claims}."] if claims else []
+    judged = {row: [claim for claim in ledger().values() if claim.row == row] for row in rows}
+    strips = [f"{row} {strip(claims, found, '../book/scorecard.html')}" for row, claims in judged.items() if claims]
+    parts += [f"Claims: {', '.join(strips)}"] if strips else []
     return " ".join([with_values(caption.rstrip(), told.get("parameters", {})), *filter(None, parts)])
+
+
+def _count(caption: str, tables: Sequence[Path], folder: Path, told: dict[str, Any]) -> str:
+    """How many units a figure shows: what its caption says, else what its data tell apart, else those of the run."""
+    if ONE.search(caption):
+        return "one network"
+    if count := "".join(units(table) for table in tables if table.is_file()):
+        return count
+    if "mean over" in caption.lower() and "n = " not in caption and "seeds" in told.get("parameters", {}):
+        return f"n = {told['parameters']['seeds']} {_unit(folder.name)}s"
+    return ""
+
+
+def _unit(chapter: str) -> str:
+    """What most of a chapter's claims count: «mask»."""
+    ((unit, _),) = Counter(c.replication for c in ledger().values() if c.chapter == chapter).most_common(1)
+    return unit
 
 
 def sharpen(cell: dict[str, Any], folder: Path) -> None:
