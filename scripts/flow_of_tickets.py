@@ -30,7 +30,7 @@ def main() -> None:
     pruned = train(dense, images, recipe, updates={"Pruned": gradual}).final
     masked = prune.rewind(pruned, init.glorot_uniform(pruned.model, [1_000_000 + seed for seed in pruned.seeds]))
     tickets = prune.rewind(pruned, dense)
-    starts = {"Scratch": masked.label(init="original"), "Lottery": tickets.label(init="ticket")}
+    starts = {"Scratch": masked.label(init="original"), "ticket": tickets.label(init="ticket")}
     found = flows.begins(starts, images.train.evenly(told["block"], first=True))
     write_text(TABLE, found.round(3).to_csv(index=False))
     print(found.to_string(index=False))

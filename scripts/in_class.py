@@ -23,7 +23,7 @@ TABLE = ROOT / "book" / "course" / "in_class.csv"
 
 def lt_basin(data: Path) -> Iterator[tuple[str, pd.Series]]:
     """Means over the two networks on each pruning solution's mask."""
-    ticket, fresh = "LT", "Scratch (diff. init.)"
+    ticket, fresh = "ticket", "Scratch (diff. init.)"
     ends = pd.read_csv(data / "distances.csv").groupby(["method", "solution"])[["accuracy", "d_final"]].mean()
     barriers = pd.read_csv(data / "barriers.csv")
     barriers = barriers[barriers.line != "ticket to ticket"].groupby(["method", "solution"]).barrier.mean()
@@ -58,7 +58,7 @@ def rti_repulsion(data: Path) -> Iterator[tuple[str, pd.Series]]:
     forced = pd.read_csv(data / "forced.csv").query("2 <= left <= 30")
     accuracy = forced.groupby(["arm", "method", "network"]).accuracy.mean()
     for name, arm in {"SGD": "sgd:0.1:60", "Adam": "adam:0.005:60"}.items():
-        imp = accuracy[arm, "IMP"]
+        imp = accuracy[arm, "ticket"]
         yield f"{name}: tickets are more accurate than reinitialised networks", imp - accuracy[arm, "reinit"]
         yield f"{name}: tickets are more accurate than repelled ones", imp - accuracy[arm, "repelled"]
 

@@ -36,9 +36,9 @@ def test_zeros_by_stage():
 
 
 def test_zeros_of_one_stage_are_a_mean_over_levels():
-    rows = [("LTH", level, 0, stage, 10 * level + place) for level in (1, 3) for place, stage in enumerate("abc")]
-    rows += [("Swish", 1, 0, "a", 99.0), ("LTH", 1, 1, "c", 5.0)]
+    rows = [("ticket", level, 0, stage, 10 * level + place) for level in (1, 3) for place, stage in enumerate("abc")]
+    rows += [("Swish", 1, 0, "a", 99.0), ("ticket", 1, 1, "c", 5.0)]
     stages = pd.DataFrame(rows, columns=["way", "level", "network", "stage", "zeros"])
-    assert of_stage(stages, "LTH", [1, 3], -1).to_dict() == {0: 22.0, 1: 5.0}
-    assert of_stage(stages, "LTH", [3], 0).to_dict() == {0: 30.0}
-    assert not len(of_stage(stages[:0], "LTH", [1], 0))  # of other architectures there are no stages
+    assert of_stage(stages, "ticket", [1, 3], -1).to_dict() == {0: 22.0, 1: 5.0}
+    assert of_stage(stages, "ticket", [3], 0).to_dict() == {0: 30.0}
+    assert not len(of_stage(stages[:0], "ticket", [1], 0))  # of other architectures there are no stages

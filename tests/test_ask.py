@@ -26,7 +26,7 @@ def small(toy, tmp_path, monkeypatch):
     solutions = [7, 8]
     dense = init.glorot_uniform(Model("lenet5"), solutions)
     sparse = prune.apply(dense, prune.magnitude_masks_per_layer(dense, 0.9))
-    start = concat([sparse.repeat(2).label(method="LT"), sparse.label(method="Scratch")])
+    start = concat([sparse.repeat(2).label(method="ticket"), sparse.label(method="Scratch")])
     start = start.label(seed=range(20, 26), solution=solutions * 3)
     store = Store(tmp_path / "store", Archives(tmp_path / "none"))
     run = store.train(start, toy, Recipe(steps=8, batch_size=8, lr=0.1))
@@ -39,9 +39,9 @@ def small(toy, tmp_path, monkeypatch):
 
 def test_published_networks_are_those_that_were_trained(small):
     _, final = small
-    assert sorted(published("lt_basin", method="LT").frame.steps) == [8] * 4 + [9] * 2
-    found = published("lt_basin", method="LT", steps=8)
-    assert found.seeds == [20, 21, 22, 23] and set(found.frame.method) == {"LT"}
+    assert sorted(published("lt_basin", method="ticket").frame.steps) == [8] * 4 + [9] * 2
+    found = published("lt_basin", method="ticket", steps=8)
+    assert found.seeds == [20, 21, 22, 23] and set(found.frame.method) == {"ticket"}
     assert torch.equal(found.theta(), final[:4].theta()) and torch.equal(found.theta_mask(), final[:4].theta_mask())
     assert published("lt_basin", solution=8, method="Scratch").seeds == [25]
     with pytest.raises(UsageError, match="There are method: LT, Scratch"):
@@ -69,7 +69,7 @@ def test_the_example_of_the_page_runs(small, capsys):
 
 def test_the_example_runs_on_the_published_networks():
     try:
-        published("lt_basin", method="LT", steps=11_719)
+        published("lt_basin", method="ticket", steps=11_719)
     except LthError as none:
         pytest.skip(f"no ticket of lt_basin travels yet: {none}")
     space: dict = {}

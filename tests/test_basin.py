@@ -9,7 +9,10 @@ from matplotlib import pyplot as plt
 from lth.book import basin, comparison
 
 NETWORKS = pd.DataFrame(
-    [("LT", 0, 96.0), ("LT", 0, 98.0), ("LT", 1, 10.0), ("LT", 1, 94.0), ("Scratch", 0, 90.0), ("Scratch", 1, 80.0)],
+    [
+        *(("ticket", 0, 96.0), ("ticket", 0, 98.0), ("ticket", 1, 10.0), ("ticket", 1, 94.0)),
+        *(("Scratch", 0, 90.0), ("Scratch", 1, 80.0)),
+    ],
     columns=["method", "solution", "accuracy"],
 )
 
@@ -22,30 +25,30 @@ def ax():
 
 
 def test_accuracies_are_means_of_solutions():
-    found = basin.accuracies(NETWORKS, ["Scratch", "LT"], classes=10).to_numpy().tolist()
-    assert found == [["Scratch", 85.0, 7.07, "2 of 2"], ["LT", 74.5, 31.82, "3 of 4"]]
+    found = basin.accuracies(NETWORKS, ["Scratch", "ticket"], classes=10).to_numpy().tolist()
+    assert found == [["Scratch", 85.0, 7.07, "2 of 2"], ["ticket", 74.5, 31.82, "3 of 4"]]
 
 
 def test_what_has_not_learned_is_not_known():
     table = basin.of_learned(NETWORKS.assign(learned=NETWORKS.accuracy > 20, more=1.0), ["accuracy", "more"])
     assert table.columns.tolist() == ["method", "solution", "measure", "value"] and len(table) == 12
     lost = table[table.value.isna()]
-    assert lost.to_numpy()[:, :3].tolist() == [["LT", 1, "accuracy"], ["LT", 1, "more"]]
+    assert lost.to_numpy()[:, :3].tolist() == [["ticket", 1, "accuracy"], ["ticket", 1, "more"]]
 
 
 def test_a_unit_is_a_solution():
-    rows = [("LT", 4, "accuracy", 90.0), ("LT", 4, "accuracy", 92.0), ("LT", 4, "ensemble", 94.0)]
-    rows += [("LT", 5, "accuracy", 80.0), ("Scratch", 4, "accuracy", 70.0)]
+    rows = [("ticket", 4, "accuracy", 90.0), ("ticket", 4, "accuracy", 92.0), ("ticket", 4, "ensemble", 94.0)]
+    rows += [("ticket", 5, "accuracy", 80.0), ("Scratch", 4, "accuracy", 70.0)]
     numbers = pd.DataFrame(rows, columns=["method", "solution", "measure", "value"])
-    units = basin.by_solution(numbers, range(4, 7), ["LT", "Restart"])
-    assert units.index.tolist() == [4, 5, 6] and {*units.columns.get_level_values(0)} == {"LT", "Restart"}
-    assert units["LT", "accuracy"].tolist()[:2] == [91, 80] and units["LT", "gain"].tolist()[0] == 3
-    assert units["LT", "gain"].isna().tolist() == [False, True, True] and units["Restart"].isna().all(axis=None)
+    units = basin.by_solution(numbers, range(4, 7), ["ticket", "Restart"])
+    assert units.index.tolist() == [4, 5, 6] and {*units.columns.get_level_values(0)} == {"ticket", "Restart"}
+    assert units["ticket", "accuracy"].tolist()[:2] == [91, 80] and units["ticket", "gain"].tolist()[0] == 3
+    assert units["ticket", "gain"].isna().tolist() == [False, True, True] and units["Restart"].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("row", ["E8", None])
 def test_distances_of_each_solution(ax, row):
-    methods = ["LT", "Scratch (diff. init.)"]
+    methods = ["ticket", "Scratch (diff. init.)"]
     ways = NETWORKS.assign(d_init=4.0, d_final=[1.0, 3.0, 5.0, 5.0, 8.0, 9.0]).replace("Scratch", methods[1])
     basin.distances(ax, ways, methods, row)
     lines = [list(line.get_ydata()) for line in ax.lines if line.get_alpha() == 0.35]
@@ -64,10 +67,10 @@ def test_draws_with_the_papers(ax):
 
 
 def test_maps_share_a_scale():
-    rows = [(place, when, "LT", x, -x) for place, x in (("near", 1.0), ("far", 2.0)) for when in ("start", "end")]
+    rows = [(place, when, "ticket", x, -x) for place, x in (("near", 1.0), ("far", 2.0)) for when in ("start", "end")]
     places = pd.DataFrame(rows, columns=["place", "when", "method", "x", "y"]).assign(stress=0.125)
     figure, axes = plt.subplots(1, 2)
-    basin.maps(axes, places, {"near": 3.0, "far": 4.0}, large="LT")
+    basin.maps(axes, places, {"near": 3.0, "far": 4.0}, large="ticket")
     assert [ax.get_xlim() for ax in axes] == [(-2.3, 2.3)] * 2
     assert axes[1].get_title() == "far: $d_{final}$ 4.0, stress 0.12"
     plt.close(figure)

@@ -45,7 +45,7 @@ def evaluated(cell: str, space: dict) -> pd.DataFrame:
 
 def test_the_new_cell_counts_weights_that_were_turned_round():
     def network(number: int) -> Population:
-        one = init.glorot_uniform(Model("lenet_300_100"), [number], method="LT")
+        one = init.glorot_uniform(Model("lenet_300_100"), [number], method="ticket")
         return prune.apply(one, prune.magnitude_masks(one, 0.8))
 
     start = network(3)
@@ -53,7 +53,7 @@ def test_the_new_cell_counts_weights_that_were_turned_round():
     table = evaluated(CELL, {"start": start, "end": end})
     weights = torch.cat([p.flatten() for n, p in start.params.items() if n in start.masks])
     flips = torch.cat([(p * end.params[n]).flatten() for n, p in start.params.items() if n in start.masks]) < 0
-    assert table.loc["LT", "mean"] == pytest.approx(100 * flips.sum().item() / weights.count_nonzero().item())
+    assert table.loc["ticket", "mean"] == pytest.approx(100 * flips.sum().item() / weights.count_nonzero().item())
 
 
 @pytest.mark.thorough

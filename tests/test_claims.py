@@ -161,7 +161,7 @@ def test_the_ledger_is_complete_and_consistent():
 
 
 def test_paper_numbers():
-    assert claims.paper_numbers("E8", ["d_init", "d_final"], ["LT"]) == [13.61, 8.03]
+    assert claims.paper_numbers("E8", ["d_init", "d_final"], ["ticket"]) == [13.61, 8.03]
 
 
 def test_the_scorecard_tells_what_was_found(tmp_path):

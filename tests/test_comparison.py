@@ -116,8 +116,8 @@ def test_one_more_draw_is_the_t_test_of_a_single_sample():
 
 
 def test_the_papers_numbers_as_one_more_of_ours():
-    units = pd.DataFrame({("LT", "d_final"): [9.0, 10.0, 16.0, None], ("LT", "d_init"): [0.0, 1.0, 2.0, 3.0]})
-    digits = {("E8", "LT", "d_final"): 1, ("E8", "LT", "d_init"): 2}
+    units = pd.DataFrame({("ticket", "d_final"): [9.0, 10.0, 16.0, None], ("ticket", "d_init"): [0.0, 1.0, 2.0, 3.0]})
+    digits = {("E8", "ticket", "d_final"): 1, ("E8", "ticket", "d_init"): 2}
     one, other = comparison.as_one_more(units, digits, "caption", "name").frame.to_dict("records")
     assert (one["paper"], one["mean here, n"], one["below the paper's"]) == ("8.0", "11.7, 3", "0 of 3")
     assert (other["paper"], other["p"]) == ("13.61", "–")
@@ -130,8 +130,8 @@ NETWORKS = pd.DataFrame(
 
 
 def test_cells_have_names():
-    cells = pd.DataFrame({"method": ["SET", "Lottery", "Baseline"], "init": ["Liu", "ticket", "dense"]})
-    assert comparison.named(cells).network.tolist() == ["SET, Liu", "Lottery", "Baseline"]
+    cells = pd.DataFrame({"method": ["SET", "ticket", "Baseline"], "init": ["Liu", "ticket", "dense"]})
+    assert comparison.named(cells).network.tolist() == ["SET, Liu", "ticket", "Baseline"]
     assert comparison.paper_means("E12")["SET", "Liu"] == 96.56
 
 

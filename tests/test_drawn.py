@@ -19,7 +19,7 @@ IMPORTS = "%matplotlib inline\nfrom lth.book import figures, basin as panels\nfr
         ("sns.lineplot(t, errorbar=None, ax=ax)", False),
         ("figures.lines(ax, t, 'x', 'y', 'hue')", True),
         ("panels.distances(ax, t, methods, 'E8')", True),  # of the library, under another name
-        ("panels.maps(axes, t, d, 'LT')", False),
+        ("panels.maps(axes, t, d, 'ticket')", False),
         ("curves(ax, t, 'x', 'y', 'hue', ways)", True),
         ("mine(ax)", True),  # which calls a function that the notebook defines further down
         ("nothing(ax)", False),

@@ -48,7 +48,7 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
     folder = PUBLISHED / "lt_basin" / "data"
     networks = pd.read_csv(folder / "distances.csv").query("accuracy > 20")  # those that learned, of ten classes
     networks = networks.groupby(["method", "solution"])[["accuracy", "d_init", "d_final"]]
-    ticket, scratch = (networks.mean().loc[method] for method in ("LT", "Scratch (diff. init.)"))
+    ticket, scratch = (networks.mean().loc[method] for method in ("ticket", "Scratch (diff. init.)"))
     expected = {
         "E8.accuracy": ticket.accuracy - scratch.accuracy,
         "E8.d_init": scratch.d_init - ticket.d_init,
@@ -66,7 +66,7 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
         assert finding.outcome == outcome
 
     paths = pd.read_csv(folder / "paths.csv")
-    lines = paths[(paths.method == "LT") & (paths.path == "from the end") & paths.alpha.between(0, 1)]
+    lines = paths[(paths.method == "ticket") & (paths.path == "from the end") & paths.alpha.between(0, 1)]
     connected = []
     for _, line in lines.sort_values("alpha").groupby("solution"):
         chord = np.interp(line.alpha, [0, 1], [line.error.iloc[0], line.error.iloc[-1]])
@@ -86,7 +86,7 @@ def basin() -> dict[str, list[float]]:
     means, which = {}, ["seed", "init_seed"]
     told = pd.read_csv(folder / "distances.csv")
     # the first network of both kinds of scratch is the same, and travels under one name
-    kinds = {"LT": ["LT"], "Scratch (diff. init.)": ["Scratch", "Scratch (diff. init.)"]}
+    kinds = {"ticket": ["ticket"], "Scratch (diff. init.)": ["Scratch", "Scratch (diff. init.)"]}
     for method, names in kinds.items():
         here = told[told.method == method].set_index(which)
         ends = concat([published("lt_basin", method=name, **own) for name in names])
@@ -97,7 +97,7 @@ def basin() -> dict[str, list[float]]:
         found = ends.frame.assign(d_final=similarity.l2_distances(ends, target).diagonal())
         assert found.d_final.to_numpy() == pytest.approx(here.d_final.to_numpy(), rel=1e-4)
         means[method] = found[here.accuracy.to_numpy() > 20].groupby("solution").d_final.mean()
-    return {"E8.d_final": (means["Scratch (diff. init.)"] / means["LT"]).dropna().tolist()}
+    return {"E8.d_final": (means["Scratch (diff. init.)"] / means["ticket"]).dropna().tolist()}
 
 
 def histories(chapter: str, sparsity: float, **labels: object) -> dict[str, pd.DataFrame]:
@@ -159,15 +159,15 @@ def small_weights() -> dict[str, list[float]]:
 def raised_thresholds() -> dict[str, list[float]]:
     """How many times larger the threshold of tickets is than that of new weights, with SGD, network by network."""
     told = verdicts.stamp(PUBLISHED / "rti_repulsion")["parameters"]
-    logs = {"IMP": [], "reinit": []}
+    logs = {"ticket": [], "reinit": []}
     for level in (k for k in range(1, told["rounds"] + 1) if 2 <= 100 * (1 - told["ratio"]) ** k <= 30):
         both = published("rti_repulsion", level=level)
         first = both.frame.init_seed < 100_000  # the ladder's own weights; the others are new in every round
-        for method, rows in (("IMP", first), ("reinit", ~first)):
+        for method, rows in (("ticket", first), ("reinit", ~first)):
             some = both[rows.to_numpy()]
             some = some[np.argsort(some.frame.network)]
             logs[method].append(np.log(imp.threshold(some, prune.magnitude_masks(some, told["ratio"])).numpy()))
-    return {"M6.threshold": np.exp(np.mean(logs["IMP"], 0) - np.mean(logs["reinit"], 0)).tolist()}
+    return {"M6.threshold": np.exp(np.mean(logs["ticket"], 0) - np.mean(logs["reinit"], 0)).tolist()}
 
 
 # chapter → claim → its samples, from the networks that travel with the book

@@ -14,10 +14,10 @@ from lth.models import Model
 @pytest.mark.parametrize(
     "row, way, other, gains",
     [
-        ("J1", "skip", "LTH", {91: -0.95, 95: -0.52, 97: -1.91}),
-        ("J5", "AT", "LTH", {91: -0.26, 95: 0.00, 97: -0.05}),
+        ("J1", "skip", "ticket", {91: -0.95, 95: -0.52, 97: -1.91}),
+        ("J5", "AT", "ticket", {91: -0.26, 95: 0.00, 97: -0.05}),
         ("J5", "AT+TRT", "TRT", {91: 0.13, 95: -0.82, 97: -0.61}),
-        ("J5", "AT+TRT", "LTH", {97: 0.80}),
+        ("J5", "AT+TRT", "ticket", {97: 0.80}),
     ],
 )
 def test_the_papers_gains_at_equal_weights(row, way, other, gains):
@@ -47,11 +47,11 @@ def test_the_tables_are_whole(row, cells):
 
 def test_two_tables_agree_where_they_tell_the_same():
     one, other = (
-        equal_weights.paper_table(row).query("way == 'LTH'").set_index("sparsity").paper for row in ("J1", "J5")
+        equal_weights.paper_table(row).query("way == 'ticket'").set_index("sparsity").paper for row in ("J1", "J5")
     )
     assert (one.loc[other.index] == other).all()
     j5 = equal_weights.paper_table("J5").set_index(["sparsity", "way"]).paper
-    assert j5[97, "AT+TRT"] - j5[97, "LTH"] == pytest.approx(4.93)  # the paper's headline
+    assert j5[97, "AT+TRT"] - j5[97, "ticket"] == pytest.approx(4.93)  # the paper's headline
 
 
 def test_the_papers_tables_in_our_form():
@@ -63,12 +63,12 @@ def test_the_papers_tables_in_our_form():
 def test_tickets_of_both_tables_stand_once():
     table = equal_weights.of_tickets()
     assert not table.duplicated(["way", "sparsity"]).any() and table.sparsity.min() == 20
-    assert {"LTH", "skip", "AT", "TRT", "AT+TRT"} <= {*table.way}
+    assert {"ticket", "skip", "AT", "TRT", "AT+TRT"} <= {*table.way}
     assert (table.thousands * 1000).tolist() == pytest.approx(table.weights.tolist())
 
 
 def test_gaps_of_ours_and_of_the_papers():
-    heights = {"skip": 5.0, "LTH": 2.0, "AT": 6.0, "AT+TRT": 9.0, "TRT": 7.0}
+    heights = {"skip": 5.0, "ticket": 2.0, "AT": 6.0, "AT+TRT": 9.0, "TRT": 7.0}
     heights |= {"equal weights": 4.0, "TRT, equal weights": 8.5}
     rows = [(way, 3, network, height + network) for way, height in heights.items() for network in (0, 1)]
     found = pd.DataFrame(rows, columns=["way", "level", "network", "accuracy"])
@@ -78,7 +78,7 @@ def test_gaps_of_ours_and_of_the_papers():
     assert ours[[same, heavy]].to_numpy().tolist() == [[3, 1], [4, 2], [7, 5], [2, 0.5]]
     assert set(ours["sparsity of the mask (%)"]) == {"97"} and len(papers) == 12
     one = papers[papers["sparsity of the mask (%)"] == 97].loc["AT+TRT − LTH"]
-    assert one[same] == pytest.approx(4.93) and one[heavy] == equal_weights.paper_gain("AT+TRT", "LTH", 97, "J5")
+    assert one[same] == pytest.approx(4.93) and one[heavy] == equal_weights.paper_gain("AT+TRT", "ticket", 97, "J5")
     nothing = equal_weights.gaps(Gains(found[~found.way.str.contains("equal")]), {3: 2.7})
     assert nothing[nothing["from"] == "here"][heavy].isna().all()
 

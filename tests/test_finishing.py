@@ -31,7 +31,7 @@ def executed(tmp_path: Path) -> tuple[dict, Path]:
     (folder / "data").mkdir(parents=True)
     (folder / "figures").mkdir()
     (folder / "figures" / "paths.png").write_bytes(b"png")
-    table = pd.DataFrame({"method": ["LT", "LT", "Scratch"], "solution": [3, 4, 5], "loss": [0.1, 0.2, 0.3]})
+    table = pd.DataFrame({"method": ["ticket", "ticket", "Scratch"], "solution": [3, 4, 5], "loss": [0.1, 0.2, 0.3]})
     table.to_csv(folder / "data" / "paths.csv", index=False)
     values = parameters("lt_basin", "quick", {"steps": 700}).model_dump()
     stamp = {"preset": "quick", "data": "digits", "commit": "abc (with changes)", "finished": "2031-01-01T00:00:00"}

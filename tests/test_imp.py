@@ -23,7 +23,7 @@ RECIPE = Recipe(steps=12, batch_size=20, lr=0.1)
 
 @pytest.fixture
 def mlps() -> Population:
-    return init.kaiming_normal(Model("lenet_300_100"), seeds=[0, 1], method="IMP")
+    return init.kaiming_normal(Model("lenet_300_100"), seeds=[0, 1], method="ticket")
 
 
 @pytest.fixture

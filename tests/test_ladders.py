@@ -29,15 +29,15 @@ def levels():
 
 
 def test_accuracies_of_all_levels(levels, toy):
-    found = ladders.accuracies({("IMP", "sgd"): levels, ("reinit", "sgd"): levels[:2]}, toy.test)
-    assert found.groupby("method").size().to_dict() == {"IMP": 6, "reinit": 4}
-    row = found[(found.method == "IMP") & (found.level == 2) & (found.network == 1)].iloc[0]
+    found = ladders.accuracies({("ticket", "sgd"): levels, ("reinit", "sgd"): levels[:2]}, toy.test)
+    assert found.groupby("method").size().to_dict() == {"ticket": 6, "reinit": 4}
+    row = found[(found.method == "ticket") & (found.level == 2) & (found.network == 1)].iloc[0]
     assert row.accuracy == pytest.approx(100 * levels[2][1:].evaluate(toy.test).accuracy[0])
     assert row.left == pytest.approx(25) and row.error == pytest.approx(1 - row.accuracy / 100)
 
 
 def test_thresholds_are_quantiles(levels):
-    found = ladders.thresholds({("IMP", "sgd"): levels}, 0.5)
+    found = ladders.thresholds({("ticket", "sgd"): levels}, 0.5)
     for row in found.itertuples():
         level = levels[row.level]
         sizes = torch.cat([p[row.network][level.masks[n][row.network]] for n, p in level.params.items()
@@ -89,9 +89,9 @@ def test_how_far_solutions_turn(levels):
     assert ladders.turns(levels, [1, 2]) == pytest.approx(np.mean(by_hand, axis=1))
     two = [angle(levels[2], levels[0], r) for r in range(2)]
     assert ladders.turns(levels, [1, 2], steps=2) == pytest.approx(two)  # level 1 has none two before
-    table = ladders.mean_distances({"IMP": levels})
+    table = ladders.mean_distances({"ticket": levels})
     row = table[(table.row == 2) & (table.column == 0)].iloc[0]
-    assert row.distance == pytest.approx(np.mean(two)) and row.ladder == "IMP" and len(table) == 9
+    assert row.distance == pytest.approx(np.mean(two)) and row.ladder == "ticket" and len(table) == 9
     whole, folded = {"all": levels[0].masks}, lambda angles: np.minimum(angles, 2 - np.asarray(angles))
     assert ladders.turns_of(whole, levels, [1, 2])["all"].to_numpy() == pytest.approx(folded(by_hand).mean(1))
     assert ladders.turns_of(whole, levels, [1, 2], steps=2)["all"].to_numpy() == pytest.approx(folded(two))
@@ -121,8 +121,8 @@ def test_accuracies_by_run(levels, toy):
 
 
 def test_weights_left_of_one_network(levels):
-    found = ladders.weights_left({("IMP", "sgd"): levels, ("reinit", "sgd"): levels[::-1]}, 2, replica=1)
-    for method, level in (("IMP", levels[2]), ("reinit", levels[0])):
+    found = ladders.weights_left({("ticket", "sgd"): levels, ("reinit", "sgd"): levels[::-1]}, 2, replica=1)
+    for method, level in (("ticket", levels[2]), ("reinit", levels[0])):
         own = found[found.method == method]
         assert own.weight.tolist() == weights.kept(level, 1).tolist() and set(own.arm) == {"sgd"}
     assert not found.index.duplicated().any()

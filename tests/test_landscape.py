@@ -27,7 +27,7 @@ def ends() -> tuple[Population, Population]:
     """Three and three sparse LeNet5 (float64) under common masks."""
     networks = double(glorot_uniform(Model("lenet5"), seeds=range(6)))
     start = prune.apply(networks[:3], prune.magnitude_masks_per_layer(networks[:3], 0.8))
-    return start.label(method="LT"), prune.rewind(start, networks[3:]).label(method="pruned")
+    return start.label(method="ticket"), prune.rewind(start, networks[3:]).label(method="pruned")
 
 
 @pytest.mark.parametrize("alpha", [-0.2, 0.0, 0.3, 0.5, 1.0, 1.2])
@@ -68,7 +68,7 @@ def test_a_line_with_extrapolation_against_a_loop(ends, toy):
             logits = module(toy.test.images.float().div(255).double())
         assert row.loss == pytest.approx(F.cross_entropy(logits, toy.test.labels).item(), rel=1e-9)
         assert row.error == pytest.approx((logits.argmax(1) != toy.test.labels).double().mean().item())
-        assert row.method == "LT"
+        assert row.method == "ticket"
 
 
 def test_one_end_serves_all(ends):
@@ -124,11 +124,11 @@ def test_a_barrier_does_not_see_a_plane_nor_the_order_of_rows(values, order, hei
 
 def test_lines_are_told_apart_by_all_the_columns_named():
     frames = []
-    for height, (method, seed) in enumerate([("LT", 0), ("LT", 1), ("scratch", 0), (None, 1)]):
+    for height, (method, seed) in enumerate([("ticket", 0), ("ticket", 1), ("scratch", 0), (None, 1)]):
         frames.append(pd.DataFrame({"method": method, "seed": seed, "alpha": [0, 0.5, 1], "error": [0, height, 0]}))
     heights = barrier(pd.concat(frames, ignore_index=True), by=["method", "seed"])
     assert heights.seed.tolist() == [0, 1, 0, 1] and heights.barrier.tolist() == [0, 1, 2, 3]
-    assert heights.method.tolist()[:3] == ["LT", "LT", "scratch"]
+    assert heights.method.tolist()[:3] == ["ticket", "ticket", "scratch"]
     with pytest.raises(UsageError, match="method do not tell the lines apart"):
         barrier(pd.concat(frames, ignore_index=True), by=["method"])
 

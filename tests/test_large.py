@@ -173,7 +173,7 @@ def test_samples_of_the_claims_are_network_by_network():
         ("Scratch", "sparsity-aware"): [0.62, 0.65],
         ("SET", "sparsity-aware"): [0.63, 0.66],
         ("RigL", "sparsity-aware"): [0.66, 0.67],
-        ("Lottery", "ticket"): [0.63, 0.60],
+        ("ticket", "ticket"): [0.63, 0.60],
         ("Small dense", "dense"): [0.64, 0.66],
     }
     rows = [(*cell, seed, x) for cell, both in accuracy.items() for seed, x in enumerate(both)]

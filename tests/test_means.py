@@ -73,15 +73,15 @@ def test_few_networks_are_dots_beside_their_mean(networks, there):
 
 
 def test_a_kind_of_network_has_one_colour_and_others_have_none_of_those():
-    told = figures.colours(["LTH", "skip", "Mish", "LTH"])
-    assert list(told) == ["LTH", "skip", "Mish"] and told["LTH"] == figures.colours(["IMP"])["IMP"]
+    told = figures.colours(["ticket", "skip", "Mish", "ticket"])
+    assert list(told) == ["ticket", "skip", "Mish"] and told["ticket"] == figures.colours(["ticket"])["ticket"]
     assert len(set(told.values())) == 3
     assert len(set(figures.KINDS.values())) == len(figures.KINDS)
 
 
 def test_lines_go_through_means_in_the_colours_of_their_kinds():
     fig, ax = plt.subplots()
-    table = pd.DataFrame({"left": [1, 1, 2, 2] * 2, "y": [1.0, 3, 5, 7, 2, 2, 4, 4], "way": ["LT"] * 4 + ["x"] * 4})
+    table = pd.DataFrame({"left": [1, 1, 2, 2] * 2, "y": [1.0, 3, 5, 7, 2, 2, 4, 4], "way": ["ticket"] * 4 + ["x"] * 4})
     figures.lines(ax, table, "left", "y", "way", (0.5, 6.5))
     *bands, dots = ax.collections
     heights = np.concatenate([path.vertices[:, 1] for band in bands for path in band.get_paths()])
@@ -90,7 +90,7 @@ def test_lines_go_through_means_in_the_colours_of_their_kinds():
     figures.threshold(ax, 2.5)
     first, other = ax.lines[:2]
     assert first.get_ydata().tolist() == [2, 6] and other.get_ydata().tolist() == [2, 4]
-    assert tuple(first.get_color()) == tuple(figures.COLOURS["IMP"]) != tuple(other.get_color())
+    assert tuple(first.get_color()) == tuple(figures.COLOURS["ticket"]) != tuple(other.get_color())
     assert ax.lines[-1].get_ydata() == [2.5, 2.5]
     plt.close(fig)
 

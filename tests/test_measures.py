@@ -57,8 +57,8 @@ def test_tables_come_back_to_the_bit_with_the_columns_of_the_frame(tmp_path, len
     keep, one = Measures(tmp_path), lenets[[0]]
     first = keep(surface.along, one, u, [0.0, 0.1], toy.test)
     pd.testing.assert_frame_equal(first, surface.along(one, u, [0.0, 0.1], toy.test), check_exact=True)
-    second = keep(surface.along, one.label(way="LTH"), u, [0.0, 0.1], split=toy.test)
-    assert second.way.tolist() == ["LTH"] * 2 and second.loss.tolist() == first.loss.tolist()
+    second = keep(surface.along, one.label(way="ticket"), u, [0.0, 0.1], split=toy.test)
+    assert second.way.tolist() == ["ticket"] * 2 and second.loss.tolist() == first.loss.tolist()
 
 
 def test_networks_of_a_group_are_told_apart(tmp_path, lenets, toy, monkeypatch):

@@ -14,7 +14,7 @@ from lth.methods.init import glorot_uniform
 
 ROWS = [
     (method, arm, level, network, accuracy + network + level, 10.0**level)
-    for method, arm, accuracy in [("IMP", "sgd", 90), ("reinit", "sgd", 86), ("IMP", "adam", 80)]
+    for method, arm, accuracy in [("ticket", "sgd", 90), ("reinit", "sgd", 86), ("ticket", "adam", 80)]
     for level in range(4)
     for network in range(2)
 ]
@@ -23,9 +23,9 @@ TABLE = pd.DataFrame(ROWS, columns=["method", "arm", "level", "network", "accura
 
 def test_means_over_some_rounds():
     rounds = returning.Rounds(TABLE, TABLE, [1, 3])
-    assert rounds.score("IMP", "sgd").tolist() == [92, 93] and rounds.score("IMP", "adam").tolist() == [82, 83]
+    assert rounds.score("ticket", "sgd").tolist() == [92, 93] and rounds.score("ticket", "adam").tolist() == [82, 83]
     assert rounds.gain("sgd").tolist() == [4, 4] and rounds.halfway("sgd").tolist() == [90, 91]
-    assert rounds.threshold("IMP", "sgd") == pytest.approx([100, 100])  # of 10 and 1000
+    assert rounds.threshold("ticket", "sgd") == pytest.approx([100, 100])  # of 10 and 1000
 
 
 def test_words():
@@ -37,14 +37,14 @@ def test_words():
 
 
 def test_whether_a_penalty_was_dodged():
-    about = {"arm": "sgd", "method": "IMP", "network": [0, 0, 0, 1, 1, 1]}
+    about = {"arm": "sgd", "method": "ticket", "network": [0, 0, 0, 1, 1, 1]}
     cosines = pd.DataFrame({**about, "group": ["a", "b", "all"] * 2, "cosine": [1.0, 0, 0, 0, -1, 1]})
     said = pd.DataFrame({**about, "layer": ["1", "2", "3"] * 2, "correlation": [0.5, 0.7, 9, 0.1, 0.3, 9]})
     pulls = pd.DataFrame({**about, "group": ["a", "b", "c"] * 2, "reached": [1, 2, 0, 0, 3, 0], "left": 2})
-    accuracy = pd.DataFrame({"arm": "sgd", "method": "IMP", "network": [0, 1], "accuracy": [90.0, 92.0]})
+    accuracy = pd.DataFrame({"arm": "sgd", "method": "ticket", "network": [0, 1], "accuracy": [90.0, 92.0]})
     (found,) = returning.dodge(cosines, said, pulls, accuracy, ["a"]).to_dict("records")
     assert found == {
-        "arm": "sgd", "method": "IMP", "angle, all weights": "0.5 ± 0.71", "angle, layers": "0.5 ± 0.71",
+        "arm": "sgd", "method": "ticket", "angle, all weights": "0.5 ± 0.71", "angle, layers": "0.5 ± 0.71",
         "correlation of neurons": "0.4 ± 0.28", "weights reached (%)": "50.0 ± 0.0", "accuracy (%)": "91.0 ± 1.41",
     }  # fmt: skip
 
@@ -54,12 +54,13 @@ def test_whether_a_penalty_took_hold(lenets):
     names, lenets = list(lenets.masks), lenets.label(network=range(3))
     turned = replace(lenets, params={**lenets.params, names[0]: -lenets.params[names[0]]})
     other = glorot_uniform(lenets.model, seeds=range(7, 10), method="dense").label(network=range(3))
-    found = returning.obeyed({("IMP", "sgd"): [lenets, turned, other]}, {"a": {names[0]: lenets.masks[names[0]]}}, [2])
+    held = {"a": {names[0]: lenets.masks[names[0]]}}
+    found = returning.obeyed({("ticket", "sgd"): [lenets, turned, other]}, held, [2])
     (row,) = found.to_dict("records")
-    assert (row["arm"], row["method"]) == ("sgd", "IMP")
+    assert (row["arm"], row["method"]) == ("sgd", "ticket")
     both = [float(row[f"the layer turned least, {to}"][:4]) for to in ("to the last", "to the last but one")]
     assert both[0] == both[1] > 0.8 and float(row["all weights, to the last"][:4]) > 0.9
-    again = returning.obeyed({("IMP", "sgd"): [lenets, lenets, turned]}, {"a": {names[0]: lenets.masks[names[0]]}}, [2])
+    again = returning.obeyed({("ticket", "sgd"): [lenets, lenets, turned]}, held, [2])
     assert again["the layer turned least, to the last"].item() == "0.00 ± 0.00"
 
 
@@ -68,7 +69,7 @@ def test_weights_and_masks_crossed():
         (owner, start, strength): np.array([level, level + 2.0])
         for level, (owner, start, strength) in enumerate(
             (owner, start, strength)
-            for owner in ("IMP", "repelled")
+            for owner in ("ticket", "repelled")
             for start in ("first weights", "new weights")
             for strength in (0, 2.0)
         )
@@ -76,7 +77,7 @@ def test_weights_and_masks_crossed():
     table = returning.crossed(scores)
     assert table.columns.tolist() == ["weights", "masks of", "without penalty (%)", "with it (%)"]
     assert table["weights"].tolist() == ["first weights"] * 2 + ["new weights"] * 2
-    assert table["masks of"].tolist() == ["IMP", "repelled"] * 2
+    assert table["masks of"].tolist() == ["ticket", "repelled"] * 2
     assert table["without penalty (%)"].str[:4].tolist() == ["1.00", "5.00", "3.00", "7.00"]
     assert table["with it (%)"].str[:4].tolist() == ["2.00", "6.00", "4.00", "8.00"]
 

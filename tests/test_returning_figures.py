@@ -11,7 +11,7 @@ from lth.book import returning_figures as draw
 
 ROWS = [
     (method, arm, level, network, 100 * 0.5**level, 90.0 - level)
-    for method in ("IMP", "reinit", "repelled", "repelled reinit", "attracted", "attracted reinit")
+    for method in ("ticket", "reinit", "repelled", "repelled reinit", "attracted", "attracted reinit")
     for arm in ("adam", "sgd")
     for level in range(3)
     for network in range(2)
@@ -26,7 +26,7 @@ def closed():
 
 
 def test_a_panel_for_each_arm_a_mean_and_thin_lines_for_each_method():
-    two = TABLE[TABLE.method.isin(["IMP", "reinit"])]
+    two = TABLE[TABLE.method.isin(["ticket", "reinit"])]
     figure = draw.by_arm(two, "accuracy", draw.ACCURACY)
     assert [ax.get_title() for ax in figure.axes] == ["adam", "sgd"]
     for ax in figure.axes:
@@ -38,13 +38,13 @@ def test_forced_networks_beside_those_that_are_not():
     figure = draw.forced(TABLE, ["adam", "sgd"], "adam")
     assert [ax.get_title() for ax in figure.axes] == ["repel, adam", "repel, sgd", "attract, adam"]
     names = [[label for label in ax.get_legend_handles_labels()[1] if label != "method"] for ax in figure.axes]
-    assert names[0] == ["IMP", "reinit", "repelled", "repelled reinit"]
-    assert names[2] == ["IMP", "reinit", "attracted", "attracted reinit"]
+    assert names[0] == ["ticket", "reinit", "repelled", "repelled reinit"]
+    assert names[2] == ["ticket", "reinit", "attracted", "attracted reinit"]
 
 
 def test_heatmaps_have_one_scale():
     one = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
-    matrices = {"IMP": one, "reinit": 3 * one}
+    matrices = {"ticket": one, "reinit": 3 * one}
     entries = [(t, i, j, d) for t, matrix in matrices.items() for (i, j), d in np.ndenumerate(matrix)]
     table = pd.DataFrame(entries, columns=["ladder", "row", "column", "distance"])
     figure = draw.heatmaps(table, "euclidean")
@@ -56,7 +56,7 @@ def test_heatmaps_have_one_scale():
 
 def test_pixels_lie_where_they_are():
     table = pd.DataFrame({"row": [0, 0, 1, 1], "column": [0, 1, 0, 1], "weights": [1.0, 2, 3, 4]})
-    both = pd.concat(table.assign(arm="sgd", method=method) for method in ("IMP", "repelled"))
+    both = pd.concat(table.assign(arm="sgd", method=method) for method in ("ticket", "repelled"))
     figure = draw.pixels(both)
     assert figure.axes[0].collections[0].get_array().ravel().tolist() == [1, 2, 3, 4]
     assert figure.axes[0].get_title() == "IMP,\nsgd"

@@ -46,13 +46,13 @@ def test_only_the_relative_curvature_is_blind_to_the_size_of_a_layer():
 
 def test_flatter_is_in_per_cent_of_what_there_is_to_lose():
     """Of ten classes, so that a guess is wrong in 90 %; the points beyond the reach would spoil it."""
-    ways = {"LTH": (0.1, 0.4), "skip": (0.5, 0.2), "LS": (0.1, 0.3)}  # error in the middle, and its rise at 1
+    ways = {"ticket": (0.1, 0.4), "skip": (0.5, 0.2), "LS": (0.1, 0.3)}  # error in the middle, and its rise at 1
     points = [(way, x, 0.0, low + rise * abs(x) ** 2) for way, (low, rise) in ways.items() for x in (-9, -1, 0, 1, 9)]
     rows = [(network, *point) for network in (0, 1) for point in points]
     table = pd.DataFrame(rows, columns=["network", "way", "x", "y", "error"])
     less = {n: pytest.approx(100 * 2 / 3 * (0.4 / 0.8 - (0.2 / 0.4 + 0.3 / 0.8) / 2)) for n in (0, 1)}
-    assert smoothness.flatter(table, ["skip", "LS", "Mish"], "LTH", 10, 1).to_dict() == less
+    assert smoothness.flatter(table, ["skip", "LS", "Mish"], "ticket", 10, 1).to_dict() == less
     lost = table.assign(error=table.error.where((table.network == 0) | (table.way != "LS")))
-    assert smoothness.flatter(lost, ["skip", "LS"], "LTH", 10, 1).index.tolist() == [0]
+    assert smoothness.flatter(lost, ["skip", "LS"], "ticket", 10, 1).index.tolist() == [0]
     guessing = table.assign(error=table.error.where(table.network == 0, 0.87 + table.error / 100))
-    assert smoothness.flatter(guessing, ["skip"], "LTH", 10, 1).index.tolist() == [0]
+    assert smoothness.flatter(guessing, ["skip"], "ticket", 10, 1).index.tolist() == [0]

@@ -26,10 +26,11 @@ def drawn(ax) -> list[list[float]]:
 
 @pytest.mark.parametrize("x", spending.X)
 def test_accuracy_over_what_is_left(x):
-    table = pd.DataFrame({"way": ["LTH", "LTH", "AT", "AT"], x: [10.0, 20.0] * 2, "accuracy": [80.0, 90.0, 85.0, 95.0]})
+    ways, accuracy = ["ticket", "ticket", "AT", "AT"], [80.0, 90.0, 85.0, 95.0]
+    table = pd.DataFrame({"way": ways, x: [10.0, 20.0] * 2, "accuracy": accuracy})
     figure, (left, right) = plt.subplots(1, 2)
     spending.over_sparsity(left, table, ["AT"], x, "title", dense=93.0)
-    spending.over_sparsity(right, table, ["AT", "LTH"], x)
+    spending.over_sparsity(right, table, ["AT", "ticket"], x)
     assert [85, 95] in drawn(left) and [93, 93] in drawn(left) and [80, 90] not in drawn(left)
     assert left.xaxis_inverted() and left.get_ylabel() == "test accuracy (%)" and right.get_ylabel() == ""
     plt.close(figure)
@@ -53,7 +54,7 @@ def test_gains_are_named_by_what_is_left(ax):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_masks_beside_the_papers(ax, known):
-    table = pd.DataFrame({"masks": ["one shot", "SNIP"] * 2, "way": ["LTH"] * 2 + ["AT+TRT"] * 2, "accuracy": 90.0})
+    table = pd.DataFrame({"masks": ["one shot", "SNIP"] * 2, "way": ["ticket"] * 2 + ["AT+TRT"] * 2, "accuracy": 90.0})
     told = pd.DataFrame({"masks": ["SNIP", "other"], "paper": [88.0, 77.0]})
     spending.masks(ax, table, told if known else None)
     crosses = [(*line.get_xdata(), *line.get_ydata()) for line in ax.lines if line.get_marker() == "x"]
@@ -62,13 +63,13 @@ def test_masks_beside_the_papers(ax, known):
 
 
 def test_eigenvalues_lie_from_top_to_bottom(ax):
-    spending.eigenvalues(ax, pd.DataFrame({"way": ["LTH", "AT"], "relative": [10.0, 1.0]}), "relative", "title")
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["LTH", "AT"] and ax.get_ylim() == (1.5, -0.5)
+    spending.eigenvalues(ax, pd.DataFrame({"way": ["ticket", "AT"], "relative": [10.0, 1.0]}), "relative", "title")
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["ticket", "AT"] and ax.get_ylim() == (1.5, -0.5)
 
 
 def test_over_training_and_where_the_rate_falls(ax):
-    table = pd.DataFrame({"way": "LTH", "step": [0, 5, 9], "eigenvalue": [1.0, 10.0, 100.0]})
-    spending.over_training(ax, table, ["LTH"], [4, 7])
+    table = pd.DataFrame({"way": "ticket", "step": [0, 5, 9], "eigenvalue": [1.0, 10.0, 100.0]})
+    spending.over_training(ax, table, ["ticket"], [4, 7])
     assert drawn(ax)[0] == pytest.approx([1, 10, 100]) and [line.get_xdata()[0] for line in ax.lines[1:]] == [4, 7]
 
 
@@ -85,13 +86,13 @@ def test_landscapes_are_of_the_first_network_and_cut():
 
 
 def test_walks_have_a_line_for_each_network(ax):
-    rows = [(way, n, t, 1.0 + n + t * t) for way in ("LTH", "AT") for n in (0, 1) for t in (1, 0, -1)]
-    spending.walks(ax, pd.DataFrame(rows, columns=["way", "network", "distance", "loss"]), ["LTH", "AT"])
+    rows = [(way, n, t, 1.0 + n + t * t) for way in ("ticket", "AT") for n in (0, 1) for t in (1, 0, -1)]
+    spending.walks(ax, pd.DataFrame(rows, columns=["way", "network", "distance", "loss"]), ["ticket", "AT"])
     assert drawn(ax) == [[2, 1, 2], [3, 2, 3]] * 2
 
 
 def test_zeros_of_both_activations(ax):
-    rows = [(way, f"layer{k}", left, 50.0) for way in ("LTH", "Swish") for k in (1, 2) for left in (100, 10)]
+    rows = [(way, f"layer{k}", left, 50.0) for way in ("ticket", "Swish") for k in (1, 2) for left in (100, 10)]
     spending.zeros(ax, pd.DataFrame(rows, columns=["way", "stage", "left", "zeros"]), "here")
     labels = [container.get_label() for container in ax.containers]
     assert labels == ["layer1, ReLU", "layer2, ReLU", "layer1, Swish", "layer2, Swish"]

@@ -22,7 +22,7 @@ SMALL = Model("resnet20", (3, 16, 16), 4)
 
 @pytest.fixture(scope="module")
 def tickets() -> Population:
-    networks = double(init.kaiming_normal(SMALL, seeds=[0, 1], method="LTH"))
+    networks = double(init.kaiming_normal(SMALL, seeds=[0, 1], method="ticket"))
     return prune.apply(networks, prune.magnitude_masks(networks, 0.8))
 
 

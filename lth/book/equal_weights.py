@@ -20,7 +20,7 @@ SKIPS = 1_220_608  # of the extra skips' 1×1 convolutions
 RATIO = 0.2  # pruned per round
 SPARSITIES = [0, 20, 36, 49, 59, 67, 74, 79, 83, 87, 89, 91, 93, 94, 95, 96, 97]  # as the paper names its rounds
 # A way with skips, one without, and the table that has both
-FAIR = [("skip", "LTH", "J1"), ("AT", "LTH", "J5"), ("AT+TRT", "LTH", "J5"), ("AT+TRT", "TRT", "J5")]
+FAIR = [("skip", "ticket", "J1"), ("AT", "ticket", "J5"), ("AT+TRT", "ticket", "J5"), ("AT+TRT", "TRT", "J5")]
 
 
 def paper_table(row: str) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def gaps(gains: Gains, left: Mapping[int, float]) -> pd.DataFrame:
     """
     rows = []
     for way, other, row in FAIR:
-        heavy = {"LTH": "equal weights"}.get(other, f"{other}, equal weights")
+        heavy = {"ticket": "equal weights"}.get(other, f"{other}, equal weights")
         for level, share in left.items():
             found = [gains.gain(way, [level], one).mean() for one in (other, heavy)]
             rows.append([f"{way} − {other}", "here", f"{100 - share:.0f}", *found])

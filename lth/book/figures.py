@@ -20,9 +20,10 @@ from lth.book.text import escape
 
 PALETTE = sns.color_palette("colorblind")
 
-# One colour for a kind of network in the whole book, under all the names that the papers give it
+# One colour for a kind of network in the whole book. A ticket is one in each of the papers' tables, too, which call it
+# Lottery, LT, LTH and IMP
 KINDS = {
-    ("ticket", "LT", "LTH", "IMP", "Lottery"): PALETTE[0],
+    ("ticket",): PALETTE[0],
     ("Scratch", "Scratch (diff. init.)", "reinit"): PALETTE[1],
     ("RigL", "attracted"): PALETTE[2],
     ("RigL-Inverted",): PALETTE[3],

@@ -29,7 +29,7 @@ class Gains:
         whole = rows.groupby("network").filter(lambda own: own.level.nunique() == len(levels))
         return whole.groupby("network").accuracy.agg(lambda own: own.mean(skipna=False))
 
-    def gain(self, way: str, levels: Sequence[int], other: str = "LTH") -> pd.Series:
+    def gain(self, way: str, levels: Sequence[int], other: str = "ticket") -> pd.Series:
         """By how many points `way` is better than the `other` one."""
         one, two = self.score(way, levels).align(self.score(other, levels), join="inner")
         return one - two
@@ -58,7 +58,7 @@ class Gains:
     def wins_until(self, way: str, levels: Sequence[int], tolerance: float = 1.0) -> pd.Series:
         """The last level with a ticket at most `tolerance` points below the plain dense network; 0 if there is none,
         nan for a network that failed at one of them."""
-        dense = self.score("LTH", DENSE) - tolerance
+        dense = self.score("ticket", DENSE) - tolerance
         scores = pd.concat([self.score(way, [level]).rename(level) for level in levels], axis=1)
         wins = scores.ge(dense, axis=0) * np.array(levels)
         return wins.max(axis=1).where(scores.notna().all(axis=1) & dense.notna())

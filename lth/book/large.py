@@ -116,7 +116,7 @@ def trained(chapter: Chapter, column: Column) -> list[Run]:
     both = concat([first.label(method=method) for method in ["Baseline", "Pruned"]])
     pruning = chapter.train(both, how, images, updates={"Pruned": column.gradual()}, keep=[early])
     last, before = (some_of[both.frame.method == "Pruned"] for some_of in [pruning.final, pruning.at(early)])
-    ticket = prune.rewind(last, before).label(method="Lottery", init="ticket")
+    ticket = prune.rewind(last, before).label(method="ticket", init="ticket")
     little = init.kaiming_normal(smaller(net, column.dense), some, init="dense")
     little = little.to(chapter.device).label(method="Small dense")
     runs = [pruning, chapter.train(ticket, column.recipe(early), images), chapter.train(little, how, images)]
@@ -137,7 +137,7 @@ def samples(networks: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
         cells = 100 * by_unit(table, "accuracy")
         masked, aware = (cells["Scratch", kind] for kind in ("original", "sparsity-aware"))
         rigl, random = (cells[method, "sparsity-aware"] for method in ("RigL", "SET"))
-        ticket, little = cells["Lottery", "ticket"], cells["Small dense", "dense"]
+        ticket, little = cells["ticket", "ticket"], cells["Small dense", "dense"]
         found |= {f"{row}.scratch": aware - masked, f"{row}.rigl": rigl - aware}
         if row == "E3":
             found |= {"E3.lottery": ticket - masked, "E3.small": rigl - little}

@@ -34,11 +34,11 @@ class Rounds:
 
     def gain(self, arm: str) -> np.ndarray:
         """How many points better tickets are than their masks with other weights."""
-        return self.score("IMP", arm) - self.score("reinit", arm)
+        return self.score("ticket", arm) - self.score("reinit", arm)
 
     def halfway(self, arm: str) -> np.ndarray:
         """The accuracy in the middle between tickets and their masks with other weights."""
-        return (self.score("IMP", arm) + self.score("reinit", arm)) / 2
+        return (self.score("ticket", arm) + self.score("reinit", arm)) / 2
 
     def threshold(self, method: str, arm: str) -> np.ndarray:
         """Geometric mean of the sizes below which weights are pruned."""

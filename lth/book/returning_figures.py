@@ -54,7 +54,7 @@ def forced(accuracy: pd.DataFrame, repelled: Sequence[str], attracted: str) -> F
     panels = [("repelled", arm) for arm in repelled] + [("attracted", attracted)]
     fig, axes = plt.subplots(1, len(panels), figsize=(3.8 * len(panels), 4.8))
     for ax, (method, arm) in zip(axes, panels, strict=True):
-        methods = ["IMP", "reinit", method, f"{method} reinit"]
+        methods = ["ticket", "reinit", method, f"{method} reinit"]
         shown = accuracy[(accuracy.arm == arm) & accuracy.method.isin(methods)]
         against_left(ax, shown, "accuracy", ACCURACY if ax is axes[0] else "")
         ax.set_title(f"{'attract' if method == 'attracted' else 'repel'}, {arm}")

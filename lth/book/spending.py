@@ -39,7 +39,7 @@ def gains(ax: Axes, table: pd.DataFrame) -> None:
     """The gain of each way with so many weights left. table: of `Gains.by_level`."""
     side_by_side(ax, table.assign(left=table.left.map("{:.3g}".format)), "way", "gain", "left")
     ax.axhline(0, color="black", linewidth=1)
-    ax.set_ylabel("gain over LTH (points)")
+    ax.set_ylabel("gain over the plain ticket (points)")
     ax.legend(title="weights left (%)", loc="upper left", bbox_to_anchor=(1, 1))
 
 
@@ -70,7 +70,7 @@ def masks(ax: Axes, table: pd.DataFrame, told: pd.DataFrame | None) -> None:
 
     table: `masks`, `way`, `accuracy`. told: the paper's, `masks` and `paper`; None where it has none.
     """
-    side_by_side(ax, table.replace({"way": {"LTH": "plain"}}), "masks", "accuracy", "way", ACCURACY, dots=True)
+    side_by_side(ax, table.replace({"way": {"ticket": "plain"}}), "masks", "accuracy", "way", ACCURACY, dots=True)
     if told is not None:
         places = {name: place for place, name in enumerate(dict.fromkeys(table.masks))}
         its = told[told.masks.isin(list(places))]
@@ -126,7 +126,7 @@ def walks(ax: Axes, table: pd.DataFrame, ways: Sequence[str]) -> None:
 
 def zeros(ax: Axes, stages: pd.DataFrame, title: str) -> None:
     """Share of zeros in the inputs of each stage, with ReLU and with Swish. stages: `way`, `stage`, `left`, `zeros`."""
-    for way, name, line in (("LTH", "ReLU", "-"), ("Swish", "Swish", "--")):
+    for way, name, line in (("ticket", "ReLU", "-"), ("Swish", "Swish", "--")):
         some = stages[stages.way == way]
         some = some.assign(stage=some.stage + f", {name}")
         curves(ax, some, "left", "zeros", "stage", sorted(some.stage.unique()), ACCURACY, linestyle=line)

@@ -193,7 +193,9 @@ def verdict_words(finding: Finding | None) -> str:
     if finding.explored:
         return "open: seen before the claim was changed"
     if finding.verdict == "open" and finding.decides:
-        return f"open: n = {finding.decides} would decide"
+        if finding.decides > finding.n:
+            return f"open: n = {finding.decides} would decide"
+        return f"open: a few more than n = {finding.n} would decide"  # so many usually do, and here did not
     return finding.verdict
 
 

@@ -32,6 +32,9 @@ LIMIT = 60e6  # bytes of all archives together: they are part of every clone
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of all files: the same networks make the same archive
 
 
+OLDER = dict.fromkeys(("Lottery", "LT", "LTH", "IMP"), "ticket")  # labels under which networks were packed at first
+
+
 @dataclass(frozen=True)
 class Archives:
     """The archives in a folder, which need not be there."""
@@ -72,7 +75,7 @@ class Archives:
 
 
 def published(chapter: str, archives: Archives | None = None, **labels: object) -> Population:
-    """The trained networks that travel with a chapter: those that carry these labels, such as method="LT".
+    """The trained networks that travel with a chapter: those that carry these labels, such as method="ticket".
 
     archives: those of the book if not given. The frame has the labels that the networks were trained under, and for how
     many `steps`, which can be asked for as well. LthError where no network of the chapter travels, UsageError where
@@ -84,7 +87,8 @@ def published(chapter: str, archives: Archives | None = None, **labels: object) 
     for name in archives.files:
         if name.startswith("runs/") and archives.chapter(name) == chapter:
             meta = json.loads(archives.read(f"{name}/meta.json"))
-            row = {"steps": meta["recipe"]["steps"], **meta["replica"]}
+            row = {"steps": meta["recipe"]["steps"]}
+            row |= {label: OLDER.get(value, value) for label, value in meta["replica"].items()}
             told = row | {"model": meta["model"]}
             for label, value in told.items():
                 seen.setdefault(label, set()).add(value)
