@@ -33,11 +33,14 @@ def test_outputs_have_a_line_through_medians(ax):
 
 
 def test_errors_beside_the_papers(ax):
-    networks = pd.DataFrame({"method": ["SET"] * 2, "init": ["Liu"] * 2, "error": [3.0, 4.0]})
-    flows.errors(ax, comparison.named(networks), "E2")
-    table = comparison.paper_table("E2")
+    table = comparison.paper_table("E2").iloc[3:]  # of three cells there are no networks
+    networks = comparison.named(table).assign(error=3.0, update=["often", "never"] * 4 + ["often"])
+    flows.errors(ax, networks, comparison.paper_table("E2"))
     some_guess = [comparison.learners(p, s)[0] < 5 for p, s in zip(table.paper, table.spread, strict=True)]
     assert len(ax.lines) == len(table) + sum(some_guess) and len(ax.texts) == sum(some_guess)
+    figure, other = plt.subplots()
+    flows.errors(other, networks, table, hue="update")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["often", "never", "the paper"]
 
 
 def drawn(ax) -> list:

@@ -120,9 +120,14 @@ def test_accuracies_by_run(levels, toy):
     assert [own.tolist() for own in found] == [(100 * level.evaluate(toy.test).accuracy).tolist() for level in levels]
 
 
-def test_weights_left_of_one_network(levels):
-    found = ladders.weights_left({("ticket", "sgd"): levels, ("reinit", "sgd"): levels[::-1]}, 2, replica=1)
+def test_densities_of_the_weights_left_of_one_network(levels):
+    found = ladders.densities({("ticket", "sgd"): levels, ("reinit", "sgd"): levels[::-1]}, 2, replica=1, bins=8)
+    both = np.concatenate([weights.kept(levels[place], 1) for place in (2, 0)])
+    width = np.quantile(np.abs(both), 0.995)
     for method, level in (("ticket", levels[2]), ("reinit", levels[0])):
-        own = found[found.method == method]
-        assert own.weight.tolist() == weights.kept(level, 1).tolist() and set(own.arm) == {"sgd"}
-    assert not found.index.duplicated().any()
+        own, kept = found[found.method == method], weights.kept(level, 1)
+        low, high = own.weight.iloc[2:4]
+        inside = ((kept >= low) & (kept < high)).mean()
+        assert own.density.iloc[2] * (high - low) == pytest.approx(inside) and set(own.arm) == {"sgd"}
+        assert own.density.sum() * (high - low) == pytest.approx((np.abs(kept) <= width).mean())
+    assert -found.weight.min() == found.weight.max() == pytest.approx(width)

@@ -36,7 +36,7 @@ def test_a_panel_for_each_arm_a_mean_and_thin_lines_for_each_method():
 
 def test_forced_networks_beside_those_that_are_not():
     figure = draw.forced(TABLE, ["adam", "sgd"], "adam")
-    assert [ax.get_title() for ax in figure.axes] == ["repel, adam", "repel, sgd", "attract, adam"]
+    assert [ax.get_title() for ax in figure.axes] == ["repel,\nadam", "repel,\nsgd", "attract,\nadam"]
     names = [[label for label in ax.get_legend_handles_labels()[1] if label != "method"] for ax in figure.axes]
     assert names[0] == ["ticket", "reinit", "repelled", "repelled reinit"]
     assert names[2] == ["ticket", "reinit", "attracted", "attracted reinit"]
@@ -59,7 +59,7 @@ def test_pixels_lie_where_they_are():
     both = pd.concat(table.assign(arm="sgd", method=method) for method in ("ticket", "repelled"))
     figure = draw.pixels(both)
     assert figure.axes[0].collections[0].get_array().ravel().tolist() == [1, 2, 3, 4]
-    assert figure.axes[0].get_title() == "IMP,\nsgd"
+    assert figure.axes[0].get_title() == "ticket,\nsgd"
 
 
 def test_what_pulls_at_nothing_has_no_dot():

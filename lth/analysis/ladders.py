@@ -47,12 +47,22 @@ def thresholds(ladders: Ladders, ratio: float) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def weights_left(ladders: Ladders, level: int, replica: int = 0) -> pd.DataFrame:
-    """The weights left of one network of each ladder at a level: `weight`, `method`, `arm`."""
-    tables = [
-        pd.DataFrame({"weight": weights.kept(levels[level], replica), "method": method, "arm": arm})
-        for (method, arm), levels in ladders.items()
-    ]
+def densities(ladders: Ladders, level: int, replica: int = 0, bins: int = 60) -> pd.DataFrame:
+    """How the weights left of one network of each ladder at a level are distributed: `method`, `arm`, `density` between
+    `weight` and the next one.
+
+    The ladders of an arm have the same bins, which leave out the largest five in a thousand of its weights.
+    """
+    kept = {key: weights.kept(levels[level], replica) for key, levels in ladders.items()}
+    tables = []
+    for arm in dict.fromkeys(arm for _, arm in kept):
+        of_arm = {method: own for (method, other), own in kept.items() if other == arm}
+        width = np.quantile(np.abs(np.concatenate([*of_arm.values()])), 0.995)
+        edges = np.linspace(-width, width, bins + 1)
+        for method, own in of_arm.items():
+            density = np.histogram(own, edges)[0] / (len(own) * (edges[1] - edges[0]))
+            told = {"arm": arm, "method": method, "weight": edges, "density": [*density, 0.0]}
+            tables.append(pd.DataFrame(told))
     return pd.concat(tables, ignore_index=True)
 
 

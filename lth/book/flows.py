@@ -52,22 +52,26 @@ def outputs(ax: Axes, table: pd.DataFrame, colours: Mapping[str, Any]) -> None:
     ax.set(yscale="log", ylabel="std of the outputs")
 
 
-def errors(ax: Axes, networks: pd.DataFrame, row: str) -> None:
+def errors(ax: Axes, networks: pd.DataFrame, paper: pd.DataFrame, hue: str = "method") -> None:
     """Test error of each network in a line for its cell of the paper's table; diamonds: the paper's learners, and where
     some guess.
 
     networks: `method`, `network` (`comparison.named`) and `error` in per cent; the axis is logarithmic.
+    paper: as of `comparison.paper_table`; cells of which there are no networks have no line. hue: what colours tell
+    apart, side by side if it is not the method.
     """
-    paper = comparison.named(comparison.paper_table(row))
-    palette = figures.colours(networks.method)
-    sns.stripplot(networks, x="error", y="network", order=paper.network, hue="method", palette=palette,
-                  jitter=0.15, size=6, alpha=0.8, legend=False, ax=ax)  # fmt: skip
+    paper = comparison.named(paper)
+    paper = paper[paper.network.isin(networks.network)]
+    looks = {"hue": hue, "palette": figures.colours(networks[hue]), "legend": hue != "method", "dodge": hue != "method"}
+    sns.stripplot(networks, x="error", y="network", order=paper.network,
+                  jitter=0.15, size=6, alpha=0.8, ax=ax, **looks)  # fmt: skip
+    diamond = {"marker": "D", "color": "black", "markersize": 6, "fillstyle": "none", "linestyle": "none"}
     for place, told in enumerate(paper.itertuples()):
         count, mean = comparison.learners(told.paper, told.spread)
-        ax.plot(100 - mean, place, "kD", markersize=6, fillstyle="none")
+        ax.plot(100 - mean, place, label="the paper" if place == 0 else None, **diamond)
         if count < comparison.PAPER_NETWORKS:
             guess = 100 - comparison.GUESS
-            ax.plot(guess, place, "kD", markersize=6, fillstyle="none")
+            ax.plot(guess, place, **diamond)
             words = f"paper: {comparison.PAPER_NETWORKS - count} of {comparison.PAPER_NETWORKS}"
             ax.annotate(words, (guess, place), (0, 9), textcoords="offset points",
                         ha="center", fontsize="x-small")  # fmt: skip
@@ -75,6 +79,8 @@ def errors(ax: Axes, networks: pd.DataFrame, row: str) -> None:
     ax.set_xticks(ERRORS, ERRORS)
     ax.minorticks_off()
     ax.grid(axis="y", linestyle=":")
+    if hue != "method":
+        figures.legend_below(ax.figure, [hue])
 
 
 def curves(

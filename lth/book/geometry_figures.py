@@ -84,6 +84,7 @@ def paths(table: pd.DataFrame, limit: float) -> Figure:
         figures.threshold(ax, limit)
         ax.set(ylabel="test error (%)", xlabel="", xticks=range(int(table.place.max()) + 1))
         _log(ax)
+        ax.set_ylim(bottom=0.8 * some.error.min())  # where an interval reaches to zero, which has no logarithm
     ax.set(xlabel="level (solutions at whole numbers, lines between them)")
     return fig
 

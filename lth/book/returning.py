@@ -105,6 +105,7 @@ def crossed(scores: Mapping[tuple[str, str, float], np.ndarray]) -> pd.DataFrame
          "words": spread(samples)}
         for (owner, start, strength), samples in scores.items()
     )  # fmt: skip
+    table["masks of"] = pd.Categorical(table["masks of"], dict.fromkeys(table["masks of"]))  # in the order told
     return (
         table.pivot(index=["weights", "masks of"], columns="penalty", values="words")
         .reset_index()

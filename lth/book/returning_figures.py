@@ -1,7 +1,8 @@
-"""The figures of chapter 5, each from its table; an arm is a way to train, in short."""
+"""The figures of chapter 5, each from its table; an arm is a way to train, in short: optimiser:rate:batch."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,13 @@ from lth.analysis.rounds import Measure
 from lth.book import figures
 
 ACCURACY = "test accuracy (%)"
+ARM = re.compile(r"\b(adam|sgd):([\d.e-]+):(\d+)")
+
+
+def named(text: str) -> str:
+    """Text with each arm in words: «ticket, adam:0.02:60» → «ticket, Adam 0.02, batches of 60»."""
+    names = {"adam": "Adam", "sgd": "SGD"}
+    return ARM.sub(lambda arm: f"{names[arm[1]]} {arm[2]}, batches of {arm[3]}", text)
 
 
 def against_left(ax: Axes, table: pd.DataFrame, value: str, label: str) -> None:
@@ -35,7 +43,7 @@ def by_arm(table: pd.DataFrame, value: str, label: str) -> Figure:
     fig, axes = plt.subplots(1, len(arms), figsize=(3.3 * len(arms), 4.2), sharey=value != "accuracy")
     for ax, arm in zip(axes, arms, strict=True):
         against_left(ax, table[table.arm == arm], value, label if ax is axes[0] else "")
-        ax.set_title(arm)
+        ax.set_title(named(arm), fontsize="small")
     figures.legend_below(fig, ["method"])
     return fig
 
@@ -44,7 +52,7 @@ def in_one_arm(table: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy over the weights left, in a single panel."""
     fig, ax = plt.subplots()
     against_left(ax, table, "accuracy", ACCURACY)
-    ax.set_title(title)
+    ax.set_title(named(title))
     ax.legend(title="")
     return fig
 
@@ -57,7 +65,7 @@ def forced(accuracy: pd.DataFrame, repelled: Sequence[str], attracted: str) -> F
         methods = ["ticket", "reinit", method, f"{method} reinit"]
         shown = accuracy[(accuracy.arm == arm) & accuracy.method.isin(methods)]
         against_left(ax, shown, "accuracy", ACCURACY if ax is axes[0] else "")
-        ax.set_title(f"{'attract' if method == 'attracted' else 'repel'}, {arm}")
+        ax.set_title(named(f"{'attract' if method == 'attracted' else 'repel'},\n{arm}"), fontsize="small")
     figures.legend_below(fig, ["method"])
     return fig
 
@@ -70,6 +78,7 @@ def instability(barriers: pd.DataFrame) -> Figure:
         barriers, dodge=0.45, linestyle="none", estimator="median", errorbar=None, marker="_", markersize=16, **look
     )
     sns.stripplot(barriers, dodge=True, size=4, legend=False, **look)
+    ax.set_xticks(ax.get_xticks(), [named(label.get_text()).replace(", ", ",\n") for label in ax.get_xticklabels()])
     ax.set(xlabel="", ylabel="barrier between two copies\n(points of test error)")
     ax.legend(title="round")
     return fig
@@ -91,23 +100,23 @@ def heatmaps(table: pd.DataFrame, measure: Measure) -> Figure:
         ticks = np.arange(0, rounds + 1, max(1, rounds // 5))
         ax.set_xticks([*ticks + 0.5, rounds + 1.5], [*ticks, "init"], rotation=90)
         ax.set_yticks([*ticks + 0.5, rounds + 1.5], [*ticks, "init"], rotation=0)
-        ax.set_title(title, fontsize="small")
+        ax.set_title(named(title).replace(", batches", ",\nbatches"), fontsize="small")
         ax.set_xlabel("round")
     axes[0].set_ylabel("round")
     return fig
 
 
 def weights(table: pd.DataFrame) -> Figure:
-    """Densities of the weights left, a panel for each arm; the largest five in a thousand are cut off."""
+    """Densities of the weights left, of `ladders.densities`, a panel for each arm."""
     arms = table.arm.unique()
-    fig, axes = plt.subplots(1, len(arms), figsize=(3.3 * len(arms), 3.8), sharey=True)
-    look = {"stat": "density", "common_norm": False, "element": "step", "fill": False, "bins": 60}
+    fig, axes = plt.subplots(1, len(arms), figsize=(3.3 * len(arms), 4.2), sharey=True)
     for ax, arm in zip(axes, arms, strict=True):
         shown = table[table.arm == arm]
-        width = shown.weight.abs().quantile(0.995)
-        own = {"hue": "method", "palette": figures.colours(shown.method), "binrange": (-width, width)}
-        sns.histplot(shown, x="weight", ax=ax, **own, **look)
-        ax.set_title(arm)
+        look = {"hue": "method", "palette": figures.colours(shown.method), "drawstyle": "steps-post"}
+        sns.lineplot(shown, x="weight", y="density", linewidth=1.5, estimator=None, ax=ax, **look)
+        ax.set(xlabel="weight", ylabel="share per unit of the axis", ylim=(0, None))
+        ax.set_title(named(arm), fontsize="small")
+    figures.legend_below(fig, ["method"])
     return fig
 
 
@@ -118,7 +127,7 @@ def _by_group(table: pd.DataFrame, value: str, colour: str, label: str) -> Figur
     for ax, arm in zip(axes[0], arms, strict=True):
         rows = table[(table.arm == arm) & table[value].notna()]
         sns.stripplot(rows, x=value, y="group", hue=colour, order=groups, dodge=True, jitter=False, ax=ax)
-        ax.set(title=arm, xlabel=label, ylabel="")
+        ax.set(title=named(arm), xlabel=label, ylabel="")
         ax.grid(axis="y", visible=False)
     figures.legend_below(fig, [colour])
     return fig
@@ -150,5 +159,5 @@ def pixels(table: pd.DataFrame) -> Figure:
     for ax, ((arm, method), rows) in zip(axes, panels, strict=True):
         grid = rows.pivot(index="row", columns="column", values="weights").to_numpy()
         sns.heatmap(grid, square=True, cmap="viridis", xticklabels=False, yticklabels=False, ax=ax)
-        ax.set_title(f"{method},\n{arm}", fontsize="small")
+        ax.set_title(named(f"{method},\n{arm}").replace(", batches", ",\nbatches"), fontsize="small")
     return fig
