@@ -22,7 +22,7 @@ EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "book" / "ask.md").read_tex
 
 @pytest.fixture
 def small(toy, tmp_path, monkeypatch):
-    """An archive of chapter 3, of when tickets were LT, with the tickets and the scratch networks of two pruning solutions."""
+    """An archive of chapter 3, with the tickets (then LT) and the scratch networks of two pruning solutions."""
     solutions = [7, 8]
     dense = init.glorot_uniform(Model("lenet5"), solutions)
     sparse = prune.apply(dense, prune.magnitude_masks_per_layer(dense, 0.9))

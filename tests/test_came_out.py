@@ -19,7 +19,8 @@ def edition(tmp_path, monkeypatch):
     chapter = folder / "lt_basin"
     (chapter / "figures").mkdir(parents=True)
     (chapter / "figures" / "paths.png").write_bytes(b"a picture")
-    (chapter / "provenance.json").write_text(json.dumps({"data": "a*b", "preset": "night"}), encoding="utf-8")
+    told = {"data": "a*b", "preset": "night", "parameters": {"dataset": "a*b", "seeds": 4}}
+    (chapter / "provenance.json").write_text(json.dumps(told), encoding="utf-8")
     found = [
         {"id": claim.id, "n": 20, "value": 1, "low": 0.5, "high": 2, "outcome": outcome, "setting": setting,
          "test": claim.version}
@@ -46,7 +47,7 @@ def test_a_page_counts_and_shows(edition, tmp_path):
     page = (source / "book" / "what_came_out.md").read_text(encoding="utf-8")
     told = page.split("{doc}`../notebooks/03_lt_basin`")[1].split("\n#")[0]
     assert "1 [reproduced]{.verdict .reproduced}, 1 [does not hold here]" in told
-    assert r"Run on a\*b, preset night" in told and "came_out/lt_basin.png" in told
+    assert r"[LeNet5 on a\*b]{.ran} [n = 4 pruning solutions]{.ran}" in told and "came_out/lt_basin.png" in told
     assert ":alt: Two lines." in told and "\nLines.\n" in told and "[Data]" not in told
     assert (source / "book" / "came_out" / "lt_basin.png").read_bytes() == b"a picture"
     main = ledger()["E8.lt_barrier"]

@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lth.book import CHAPTERS, claims, finishing, gallery, verdicts, what_runs
+from lth.book import CHAPTERS, badge, claims, finishing, gallery, verdicts, what_runs
 from lth.book.claims import ledger, shown
 from lth.book.presets import parameters
 from lth.files import ROOT
@@ -42,7 +42,7 @@ def executed(tmp_path: Path) -> tuple[dict, Path]:
     cells = [
         markdown | {"source": "# The basin\n\nThe claim.\n\n## Parameters\n\nThese."},
         code("def curve(ax):\n    sns.lineplot(errorbar=figures.t_interval)\n\n\nx = 1"),
-        code('curve(ax)\nchapter.save("paths", t, fig)', [{"image/png": "coarse"}], mystnb=shown),
+        code('curve(ax)\nchapter.save("r", r)\nchapter.save("paths", t, fig)', [{"image/png": "coarse"}], mystnb=shown),
         code("judge()", [{"text/markdown": TABLE}]),
         code("film()", [{"text/html": "<figure id='film-x'><figcaption>Moves.</figcaption></figure>"}]),
         markdown | {"source": "## Change this\n\n## Where these results come from"},
@@ -167,4 +167,4 @@ def test_the_gallery_shows_each_figure_once(executed, tmp_path, monkeypatch):
 def test_a_badge_names_each_machine_once():
     told = {"trained on": "CPU: A, 1 cores, CPU: A, 2 cores, NVIDIA B", "preset": "smoke", "data": "digits"}
     values = parameters("lt_basin", "smoke").model_dump()
-    assert "[trained on CPU: A and NVIDIA B]{.ran}" in finishing.badge("lt_basin", told | {"parameters": values})
+    assert "[trained on CPU: A and NVIDIA B]{.ran}" in badge.badge("lt_basin", told | {"parameters": values})

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth.book import CHAPTERS
+from lth.book.badge import badge
 from lth.book.claims import Claim, ledger
 from lth.book.notes import words
-from lth.book.presets import nearest
 from lth.book.scorecard import DECIDED, counted, number_of, strip, verdict_of
-from lth.book.text import escape, with_values
+from lth.book.text import with_values
 from lth.book.verdicts import Finding, findings, home, interval, stamp, verdict_mark, verdict_words
 
 
@@ -121,8 +121,8 @@ def _main(letter: str, found: dict[str, Finding]) -> list[str]:
 def _chapter(edition: Path, chapter: str, name: str, found: dict[str, Finding]) -> list[str]:
     notebook = CHAPTERS[chapter].removesuffix(".ipynb")
     claims = [claim for claim in ledger().values() if claim.chapter == chapter and not claim.check]
-    told = f"{{doc}}`../{notebook}`. {_ran(edition / chapter)} {counted(claims, found)}."
-    lines = [f"### Chapter {number_of(chapter)}", "", told, ""]
+    told = f"{{doc}}`../{notebook}`: {counted(claims, found)}."
+    lines = [f"### Chapter {number_of(chapter)}", "", told, "", _ran(edition / chapter), ""]
     lines += [words(edition, chapter) or _no_words(claims, found), ""]
     if (edition / chapter / "figures" / f"{name}.png").is_file():
         file = edition / chapter / Path(CHAPTERS[chapter]).name
@@ -143,9 +143,7 @@ def _ran(folder: Path) -> str:
     told = stamp(folder)
     if not told:
         return "Not run in this edition."
-    networks = f", {told['networks trained']} networks" if "networks trained" in told else ""
-    preset = nearest(folder.name, told.get("preset", "?"), told.get("parameters", {}))
-    return f"Run on {escape(told.get('data', '?'))}, preset {escape(preset)}{networks}:"
+    return badge(folder.name, told)
 
 
 DATA = re.compile(r"(?:(?:,| and)?\s*\[[^\]]*\]\(data/[^)]*\)\.?)+")  # links to data, at the end of captions

@@ -1,4 +1,4 @@
-"""What a cell of a notebook draws, told from its code: whether intervals of a mean are in the figure."""
+"""What a cell of a notebook draws, told from its code: which file it is in, whether intervals of a mean are in it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from typing import Any
 
 INTERVAL = "figures.t_interval"
 Uses = dict[str, set[str]]  # «module.function» → what it names, in the same form
+
+
+def picture(cell: dict[str, Any], chapter: Path) -> Path | None:
+    """The file of the figure that a cell saved when the chapter was executed into a folder; None where it saved none.
+
+    A cell may save tables beside it, which have no picture.
+    """
+    names = re.findall(r'chapter\.save\("([\w-]+)"', "".join(cell["source"]))
+    return next((file for name in names if (file := chapter / "figures" / f"{name}.png").is_file()), None)
 
 
 def intervals(cell: dict[str, Any], cells: list[dict[str, Any]]) -> bool:

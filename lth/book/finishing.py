@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,40 +15,19 @@ from typing import Any
 import pandas as pd
 
 from lth.book import came_out, drawn, notes
+from lth.book.badge import badge, setting, unit
 from lth.book.claims import Claim, ledger, shown
-from lth.book.presets import PRESETS, changed, nearest, parameters
 from lth.book.scorecard import counted, number_of, strip, title
-from lth.book.settings import CHAPTER_PARAMETERS
-from lth.book.text import escape, with_values
+from lth.book.text import with_values
 from lth.book.verdicts import Finding, findings, stamp
-from lth.errors import UsageError
 
-NAMES = {  # as the papers write them
-    "lenet5": "LeNet5",
-    "lenet_300_100": "LeNet 300-100",
-    "conv4": "Conv-4",
-    "vgg16_bn": "VGG-16",
-    "mobilenet": "MobileNet",
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar10-jpeg": "CIFAR-10 (from JPEG files)",
-    "cifar100": "CIFAR-100",
-}
 UNITS = {"solution": "pruning solutions", "mask": "masks", "network": "networks", "seed": "networks"}
 T_INTERVAL = "Bands and bars: 95 % intervals of the mean (Student's t{of_logarithms})."
 KIND = re.compile(r"Student|Clopper|prediction interval|of logarithms|Fieller|bootstrap")  # a caption says which itself
 ONE = re.compile(r"\b(network 0|of (the first|one) network|the first mask)\b(?!')", re.IGNORECASE)  # or shows one
 ROW = re.compile(r"^\| ([A-Z]\d+\.[a-z0-9_\\]+): ", re.MULTILINE)
 PROVENANCE = "## Where these results come from"
-FEW = 4  # parameters that a badge names
 BORROWED = (":::{note}", "This chapter was not run in this edition: what you see is the published one.", ":::")
-
-
-def named(name: str) -> str:
-    """An architecture or a data set as the papers write it, in Markdown."""
-    own = re.sub(r"^resnet(\d+)(x2)?$", lambda m: f"ResNet-{m[1]}" + " of double width" * bool(m[2]), name)
-    return escape(NAMES.get(own, own))
 
 
 def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bool, url: str | None = None) -> None:
@@ -77,7 +55,7 @@ def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bo
             if "<figcaption>" in (film := "".join(data.get("text/html", ""))):
                 films += 1
                 words, _, rest = film.partition("<figcaption>")[2].partition("</figcaption>")
-                of = ", ".join(filter(None, (_setting(chapter, told), "one network" * bool(ONE.search(words)))))
+                of = ", ".join(filter(None, (setting(chapter, told), "one network" * bool(ONE.search(words)))))
                 whole = f"<b>Film {number_of(chapter)}.{films}.</b> {words.strip()}{f' {of}.' if of else ''}"
                 data["text/html"] = f"{film.partition('<figcaption>')[0]}<figcaption>{whole}</figcaption>{rest}"
         if (
@@ -117,53 +95,6 @@ def older(claims: Sequence[Claim], told: dict[str, Any], found: dict[str, Findin
     ]
 
 
-def badge(chapter: str, told: dict[str, Any]) -> str:
-    """«LeNet5 on MNIST · n = 16 masks · 300 steps of 64 images · preset paper, but with steps 300 in place of 11719»"""
-    values = told.get("parameters", {})
-    parts = [_setting(chapter, told)]
-    if "seeds" in values:
-        parts.append(f"n = {values['seeds']} {_unit(chapter)}s")
-    if {"steps", "batch_size"} <= set(values):
-        parts.append(f"{values['steps']:,} steps of {values['batch_size']} images")
-    if "epochs" in values and "rounds" in values:
-        parts.append(f"{values['rounds']} rounds of {values['epochs']} epochs")
-    if "sparsity" in values:
-        parts.append(f"{100 * values['sparsity']:g} % sparse")
-    if "arms" in values:
-        parts.append(escape(", ".join(values["arms"])))
-    if "trained on" in told:
-        machines = dict.fromkeys(re.sub(r", \d+ cores", "", told["trained on"]).split(", "))
-        parts.append(f"trained on {escape(' and '.join(machines))}")
-    preset = nearest(chapter, told.get("preset", "?"), values)
-    words = f"preset {escape(preset)}" if preset in PRESETS else escape(preset)
-    if preset in PRESETS and (other := changed(chapter, preset, values)):
-        each = [f"{escape(name)} {_in_words(it)} in place of {_in_words(usual)}" for name, (it, usual) in other.items()]
-        words += f", but with {', '.join(each) if len(each) <= FEW else f'{len(each)} other values'}"
-    return " ".join(f"[{part}]{{.ran}}" for part in [*parts, words] if part)
-
-
-def _in_words(value: Any) -> str:
-    return escape(",".join(map(str, value)) if isinstance(value, list | tuple) else value) or "none"
-
-
-def _setting(chapter: str, told: dict[str, Any], model: str = "") -> str:
-    """«LeNet5 on MNIST»; "" where a stamp does not say. model: if it is not the chapter's first."""
-    values = told.get("parameters", {})
-    if "dataset" not in values:
-        return ""
-    try:
-        model = model or parameters(chapter, "paper", _known(chapter, values)).models[0]
-    except UsageError:  # of an edition whose parameters were others
-        model = values.get("model", "")
-    where = "scikit-learn's digits" if told["data"] == "digits" else named(told["data"])
-    return f"{named(model)} on {where}" if model else where
-
-
-def _known(chapter: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of an edition's parameters that the chapter has today."""
-    return {name: value for name, value in values.items() if name in CHAPTER_PARAMETERS[chapter].model_fields}
-
-
 def key_figure(notebook: dict[str, Any], chapter: str, folder: Path) -> str:
     """The figure that says most, as an image that leads to where the chapter explains it; "" where it is not there."""
     name = next(paper.figures[chapter] for paper in came_out.PAPERS.values() if chapter in paper.figures)
@@ -184,9 +115,9 @@ def ends(
     in words `lth.of`.
     """
     about, own = cell["metadata"]["mystnb"]["figure"], cell["metadata"].get("lth", {})
-    caption, setting = about["caption"], own.get("of") or _setting(folder.name, told, own.get("model", ""))
+    caption, of = about["caption"], own.get("of") or setting(folder.name, told, own.get("model", ""))
     tables = [folder / "data" / name for name in re.findall(r"data/\w+/([\w-]+\.csv)", caption)]
-    words = ", ".join(part for part in (setting, _count(caption, tables[:1], folder, told)) if part)
+    words = ", ".join(part for part in (of, _count(caption, tables[:1], folder, told)) if part)
     parts = [f"{words[0].upper()}{words[1:]}." if words else ""]
     if drawn.intervals(cell, cells) and not KIND.search(caption):
         parts.append(T_INTERVAL.format(of_logarithms=", of logarithms" if "geometric" in caption.lower() else ""))
@@ -204,21 +135,14 @@ def _count(caption: str, tables: Sequence[Path], folder: Path, told: dict[str, A
     if count := "".join(units(table) for table in tables if table.is_file()):
         return count
     if "mean over" in caption.lower() and "n = " not in caption and "seeds" in told.get("parameters", {}):
-        return f"n = {told['parameters']['seeds']} {_unit(folder.name)}s"
+        return f"n = {told['parameters']['seeds']} {unit(folder.name)}s"
     return ""
-
-
-def _unit(chapter: str) -> str:
-    """What most of a chapter's claims count: «mask»."""
-    ((unit, _),) = Counter(c.replication for c in ledger().values() if c.chapter == chapter).most_common(1)
-    return unit
 
 
 def sharpen(cell: dict[str, Any], folder: Path) -> None:
     """Puts the figure that the chapter saved, drawn for paper, in place of the coarser one that a notebook shows."""
-    saved = re.search(r'chapter\.save\("([\w-]+)"', _text(cell))
     pictures = [output["data"] for output in cell["outputs"] if "image/png" in output.get("data", {})]
-    if saved and len(pictures) == 1 and (file := folder / "figures" / f"{saved[1]}.png").is_file():
+    if len(pictures) == 1 and (file := drawn.picture(cell, folder)):
         pictures[0]["image/png"] = base64.b64encode(file.read_bytes()).decode()
 
 

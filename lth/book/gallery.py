@@ -10,6 +10,7 @@ from pathlib import Path
 from lth.book import CHAPTERS
 from lth.book.came_out import PAPERS
 from lth.book.claims import shown
+from lth.book.drawn import picture
 from lth.book.scorecard import heading, number_of
 from lth.book.verdicts import home
 
@@ -49,11 +50,10 @@ def page(edition: Path) -> str:
             theirs[name] = f"{theirs[name]}; {line.theirs}" if name in theirs else f"{line.paper}, {line.theirs}"
     for chapter, notebook in CHAPTERS.items():
         cards = []
-        for name, label, alt in _figures(edition, chapter):
-            if (home(edition, chapter) / chapter / "figures" / f"{name}.png").is_file():
-                cards += ["```{grid-item-card}", f":link: {_address(notebook, label)}", ":link-type: url"]
-                cards += [f":img-top: gallery/{chapter}/{name}.png", f":img-alt: {alt}", ""]
-                cards += [theirs.get(label, "ours alone"), "```", ""]
+        for file, label, alt in _figures(edition, chapter):
+            cards += ["```{grid-item-card}", f":link: {_address(notebook, label)}", ":link-type: url"]
+            cards += [f":img-top: gallery/{chapter}/{file}", f":img-alt: {alt}", ""]
+            cards += [theirs.get(label, "ours alone"), "```", ""]
         if cards:
             lines += [f"## Chapter {number_of(chapter)}: {heading(chapter)}", ""]
             lines += ["````{grid} 1 2 3 3", ":gutter: 2", "", *cards, "````", ""]
@@ -76,12 +76,12 @@ def where(edition: Path) -> dict[str, str]:
 
 
 def _figures(edition: Path, chapter: str) -> list[tuple[str, str, str]]:
-    """Name of the file, label and alternative text of a chapter's figures."""
-    found = []
+    """File, label and alternative text of a chapter's figures."""
+    found, folder = [], home(edition, chapter) / chapter
     for cell in _cells(edition, chapter):
         about = cell["metadata"].get("mystnb", {})
-        if "figure" in about and (name := re.search(r'chapter\.save\("([\w-]+)"', "".join(cell["source"]))):
-            found.append((name[1], about["figure"]["name"], about.get("image", {}).get("alt", "")))
+        if "figure" in about and (file := picture(cell, folder)):
+            found.append((file.name, about["figure"]["name"], about.get("image", {}).get("alt", "")))
     return found
 
 

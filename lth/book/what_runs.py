@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lth.book import CHAPTERS
-from lth.book.finishing import named
+from lth.book.badge import named
 from lth.book.presets import PRESETS, parameters
 from lth.book.scorecard import heading, number_of
 from lth.book.settings.base import Settings
