@@ -17,7 +17,7 @@ import pandas as pd
 from lth.book import came_out, drawn, notes
 from lth.book.badge import badge, setting, unit
 from lth.book.claims import Claim, ledger, shown
-from lth.book.scorecard import counted, number_of, strip, title
+from lth.book.scorecard import counted, number_of, of_chapter, strip, title
 from lth.book.text import with_values
 from lth.book.verdicts import Finding, findings, stamp
 
@@ -25,7 +25,7 @@ UNITS = {"solution": "pruning solutions", "mask": "masks", "network": "networks"
 T_INTERVAL = "Bands and bars: 95 % intervals of the mean (Student's t{of_logarithms})."
 KIND = re.compile(r"Student|Clopper|prediction interval|of logarithms|Fieller|bootstrap")  # a caption says which itself
 ONE = re.compile(r"\b(network 0|of (the first|one) network|the first mask)\b(?!')", re.IGNORECASE)  # or shows one
-ROW = re.compile(r"^\| ([A-Z]\d+\.[a-z0-9_\\]+): ", re.MULTILINE)
+VERDICTS = re.compile(r":::\{table\} (.*)\n:name: (tab-verdicts(?:-[\w-]+)?)\n")  # of the run
 PROVENANCE = "## Where these results come from"
 BORROWED = (":::{note}", "This chapter was not run in this edition: what you see is the published one.", ":::")
 
@@ -50,8 +50,8 @@ def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bo
             }
             sharpen(cell, folder)
         for data in [output["data"] for output in cell.get("outputs", ()) if "data" in output]:
-            if "text/markdown" in data:
-                data["text/markdown"] = ROW.sub(_linked, "".join(data["text/markdown"]))
+            if judged := VERDICTS.match("".join(data.get("text/markdown", ""))):
+                data["text/markdown"] = of_chapter(chapter, found, *judged.groups())
             if "<figcaption>" in (film := "".join(data.get("text/html", ""))):
                 films += 1
                 words, _, rest = film.partition("<figcaption>")[2].partition("</figcaption>")
@@ -88,10 +88,10 @@ def older(claims: Sequence[Claim], told: dict[str, Any], found: dict[str, Findin
         return []
     day = told["finished"].partition("T")[0]
     return [
-        f"**An older run.** Code, figures, tables and verdicts on this page are of {day}. {len(since)} of its "
+        f"**An older run.** Code, figures and numbers on this page are of {day}. {len(since)} of its "
         f"{len(claims)} claims were added or are tested otherwise since then, the last on "
-        f"{max(claim.version for claim in since)}: they stay open until the chapter is run again, whatever a table "
-        "below says. The squares, the scorecard and the section on what differs go by the tests of today."
+        f"{max(claim.version for claim in since)}: they stay open until the chapter is run again. The squares, the "
+        "table of verdicts, the scorecard and the section on what differs go by the tests of today."
     ]
 
 
@@ -155,12 +155,6 @@ def units(table: Path) -> str:
             n = data.groupby(groups, dropna=False)[name].nunique().max() if groups else data[name].nunique()
             return f"n = {n} {words}" if n > 1 else ""
     return ""
-
-
-def _linked(row: re.Match[str]) -> str:
-    """The claim at the start of a table's row, as a link to the scorecard."""
-    name = row[1].replace("\\", "")
-    return f'| <a href="../book/scorecard.html#{name}">{row[1]}</a>: ' if name in ledger() else row[0]
 
 
 def citation(heading: str, chapter: str, told: dict[str, Any], url: str | None) -> str:

@@ -86,8 +86,17 @@ def _counts(found: dict[str, Finding]) -> list[str]:
     ]
 
 
-def _table(claims: Sequence[Claim], found: dict[str, Finding], places: Mapping[str, str] | None = None) -> list[str]:
-    """places: as in `page`; None: the claims' own lines are elsewhere, and linked."""
+def of_chapter(chapter: str, found: dict[str, Finding], caption: str, name: str) -> str:
+    """The table of verdicts on a chapter's page: all its claims, as they stand in the ledger when the page is made."""
+    claims = [claim for claim in ledger().values() if claim.chapter == chapter]
+    table = _table(claims, found, elsewhere="../book/scorecard.html")
+    return "\n".join([f"{table[0]} {caption}", f":name: {name}", *table[1:]])
+
+
+def _table(
+    claims: Sequence[Claim], found: dict[str, Finding], places: Mapping[str, str] | None = None, elsewhere: str = ""
+) -> list[str]:
+    """places: as in `page`; None: the claims' own lines are elsewhere on the page, or on that page, and linked."""
     lines = ["```{list-table}", ":header-rows: 1", ":class: scorecard", ""]
     lines += _row("Claim", "The paper", "Here: value [95 % interval], n", "Verdict")
     for claim in claims:
@@ -97,7 +106,8 @@ def _table(claims: Sequence[Claim], found: dict[str, Finding], places: Mapping[s
         if finding and finding.explored and finding.n:
             here = f"before the change: {interval(finding)}"  # of what may have been another quantity, in other units
         if places is None:
-            statement = f'<a href="#{claim.id}">{claim.id}</a> {claim.statement}'
+            statement = f'<a href="{elsewhere}#{claim.id}">{claim.id}</a> {claim.statement}'
+            statement += _test(claim) if elsewhere else ""
         else:
             names = [name for line in shown() if claim.row in line.rows for name in line.ours if name in places]
             links = ", ".join(places[name] for name in dict.fromkeys(names))
