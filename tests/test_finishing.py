@@ -75,6 +75,14 @@ def test_a_page_has_what_its_execution_says(executed):
     nbformat.validate(nbformat.from_dict(notebook))
 
 
+def test_of_two_cells_of_parameters_the_usual_one_is_folded(executed):
+    notebook, folder = executed
+    notebook["cells"][1:1] = [code("seeds = 3", tags=["parameters"]), code("seeds = 4", tags=["injected-parameters"])]
+    finishing.finish(notebook, "lt_basin", folder, borrowed=False)
+    tags = [cell["metadata"].get("tags") for cell in notebook["cells"][1:4]]
+    assert tags == [["parameters", "hide-input"], ["injected-parameters"], None]
+
+
 def test_a_borrowed_page_and_one_without_a_stamp(executed):
     notebook, folder = executed
     (folder / "provenance.json").write_text("{}", encoding="utf-8")

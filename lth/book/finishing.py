@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def finish(notebook: dict[str, Any], chapter: str, folder: Path, *, borrowed: bo
         name, _, body = head.partition("\n")
         head = "\n".join([name, "", *BORROWED, body])
     cells[0]["source"] = f"{head.rstrip()}\n\n{opening(chapter, folder, told, found, key)}\n{parameters_}{rest}"
+    for usual, own in pairwise(cells):  # of two cells of parameters the second one counts
+        if "injected-parameters" in own["metadata"].get("tags", ()):
+            usual["metadata"]["tags"] = [*usual["metadata"].get("tags", ()), "hide-input"]
     films = 0
     for cell in cells[1:]:
         if "figure" in (about := cell["metadata"].get("mystnb", {})):
