@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.colors import same_color
 
 from lth.book import figures
 from lth.book.means import ACCURACY, curves, in_words, means, side_by_side
@@ -117,3 +119,20 @@ def test_dots_are_spread_alike_each_time():
         return ax.collections[0].get_offsets().data.copy()
 
     assert (places() == places()).all()
+
+
+def test_lines_are_named_at_their_right_ends():
+    figure, ax = plt.subplots()
+    for label, heights in {"low": [3.0, 0.0], "high": [0.0, 10.0], "beside it": [5.0, 9.99]}.items():
+        ax.plot([100, 1], heights, label=label)
+    ax.plot([100, 1], [0, 4], color=ax.lines[0].get_color(), linewidth=0.5)  # a single network of the first kind
+    ax.set_xlim(100, 1)
+    ax.legend()
+    figures.named_at_their_ends(ax)
+    assert ax.get_legend() is None
+    told = {text.get_text(): text for text in ax.texts}
+    assert [told[name].xy[1] for name in ("low", "high", "beside it")] == [0.0, 10.0, 9.99]
+    assert same_color(told["low"].get_color(), ax.lines[0].get_color()) and told["low"].xyann == (4, 0)
+    figure.draw_without_rendering()
+    extents = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert all(one.y1 <= other.y0 + 3 for one, other in pairwise(extents))  # none covers another

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
@@ -174,6 +175,28 @@ def downwards(ax: Axes, values: pd.Series) -> None:
     ax.set_xticks(ticks, [f"{t:,g}" for t in ticks])
     ax.minorticks_off()
     ax.xaxis.set_inverted(True)
+
+
+def named_at_their_ends(ax: Axes) -> None:
+    """In place of the legend each line has its label at its right end, in its colour; names do not cover each other.
+
+    To be called last, when all lines and limits are there.
+    """
+    size, named = plt.rcParams["font.size"], []
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        drawn = [line for line in ax.lines if len(line.get_xydata())]
+        lines = [line for line in drawn if same_color(line.get_color(), handle.get_color())]
+        points = max(lines, key=lambda line: line.get_linewidth()).get_xydata()  # of the mean, not of a single network
+        places = ax.transData.transform(points)
+        right = places[:, 0].argmax()
+        named.append((places[right, 1] * 72 / ax.figure.dpi, points[right, 1], label, handle.get_color()))
+    lowest = -math.inf
+    for height, end, label, colour in sorted(named, key=lambda told: told[0]):
+        lowest = max(height, lowest + 1.1 * size)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (4, lowest - height)}
+        ax.annotate(label, (1, end), color=colour, fontsize=size, fontweight="bold", va="center", **place)
+    if legend := ax.get_legend():
+        legend.remove()
 
 
 def legend_below(figure: Figure, columns: Sequence[str], rows: int = 1) -> None:

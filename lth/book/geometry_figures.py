@@ -307,4 +307,5 @@ def adaptive(table: pd.DataFrame, limit: float) -> Figure:
     fig, ax = plt.subplots()
     mean = table.groupby(["way", "level"]).left.transform("mean").round(3)
     over_left(ax, table.assign(left=mean), "way", limit)
+    figures.named_at_their_ends(ax)
     return fig

@@ -53,7 +53,7 @@ def in_one_arm(table: pd.DataFrame, title: str = "") -> Figure:
     fig, ax = plt.subplots()
     against_left(ax, table, "accuracy", ACCURACY)
     ax.set_title(named(title))
-    ax.legend(title="")
+    figures.named_at_their_ends(ax)
     return fig
 
 
