@@ -99,6 +99,13 @@ def test_what_a_smaller_run_saw_is_no_verdict(one):
     assert line.startswith(f"{IDS[0]}: not run at this scale (seen in that run: confirmed): 2 [1, 3], n = 4")
 
 
+def test_no_run_takes_the_page_of_another(tmp_path):
+    edition = tmp_path / "build" / "edition"
+    for folder in (edition, verdicts.PUBLISHED):
+        assert pages.place(folder / "lt_basin", edition) == "lt_basin"
+    assert pages.place(tmp_path / "quick,lr=1" / "lt_basin", edition) == "lt_basin-quick,lr=1"
+
+
 def test_what_cannot_be_compared_is_refused(one, tmp_path):
     with pytest.raises(UsageError, match="name two executions"):
         beside.page(one, one)

@@ -102,11 +102,12 @@ def older(claims: Sequence[Claim], told: dict[str, Any], found: dict[str, Findin
 def key_figure(notebook: dict[str, Any], chapter: str, folder: Path) -> str:
     """The figure that says most, as an image that leads to where the chapter explains it; "" where it is not there."""
     name = next(paper.figures[chapter] for paper in came_out.PAPERS.values() if chapter in paper.figures)
-    _, alt, label = came_out.told_of_figure(notebook, name)
+    caption, alt, label = came_out.told_of_figure(notebook, name)
     if not label or not (folder / "figures" / f"{name}.png").is_file():
         return ""
     lines = [f"```{{image}} ../book/came_out/{chapter}.png", f":alt: {alt}", ":width: 560px", f':target: "#{label}"']
-    return "\n".join([*lines, "```", "", f"*{{numref}}`{label}`, explained below.*"])
+    first = re.split(r"(?<=[.;]) ", caption.strip(), maxsplit=1)[0].rstrip(";")
+    return "\n".join([*lines, "```", "", f"{first} {{numref}}`{label}` tells more."])
 
 
 def ends(

@@ -43,6 +43,13 @@ def execution(word: str, edition: Path) -> Path:
     return folder
 
 
+def place(folder: Path, edition: Path) -> str:
+    """What the folder of a page is called: the chapter, and of an execution elsewhere which one."""
+    from lth.book.verdicts import PUBLISHED
+
+    return folder.name if folder.parent in (edition, PUBLISHED) else f"{folder.name}-{folder.parent.name}"
+
+
 def show(folder: Path, out: Path) -> Path:
     """Makes the page of an execution in the folder `out`, and returns it."""
     chapter, notebook = folder.name, CHAPTERS[folder.name]

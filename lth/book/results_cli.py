@@ -29,7 +29,7 @@ def show_command(
     from lth.book import pages
 
     folder = pages.execution(execution, edition)
-    print(pages.show(folder, out / folder.name))
+    print(pages.show(folder, out / pages.place(folder, edition)))
 
 
 def compare_command(
@@ -46,7 +46,7 @@ def compare_command(
     from lth.book import pages
 
     both = [pages.execution(word, edition) for word in (one, other)]
-    print(pages.compare(*both, out / f"{both[0].name}-compared"))
+    print(pages.compare(*both, out / "-and-".join(pages.place(folder, edition) for folder in both)))
 
 
 @ticket_cli.command("export")
