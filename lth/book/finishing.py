@@ -106,7 +106,7 @@ def key_figure(notebook: dict[str, Any], chapter: str, folder: Path) -> str:
     if not label or not (folder / "figures" / f"{name}.png").is_file():
         return ""
     lines = [f"```{{image}} ../book/came_out/{chapter}.png", f":alt: {alt}", ":width: 560px", f':target: "#{label}"']
-    first = re.split(r"(?<=[.;]) ", caption.strip(), maxsplit=1)[0].rstrip(";")
+    first = re.split(r"(?<=\.) ", caption.strip(), maxsplit=1)[0]
     return "\n".join([*lines, "```", "", f"{first} {{numref}}`{label}` tells more."])
 
 
