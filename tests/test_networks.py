@@ -14,6 +14,7 @@ from lth.book.cli import cli
 from lth.errors import LthError, UsageError
 from lth.methods import prune
 from lth.store import archives as networks
+from lth.store import tickets
 from lth.store.archives import Archives, pack
 from lth.store.runs import Store
 from lth.training.identity import run_keys
@@ -114,7 +115,7 @@ def test_the_books_own_archives_are_small_and_whole():
         if name.startswith("runs/"):
             with zipfile.ZipFile(members[f"{name}/meta.json"]) as archive:
                 meta = json.loads(archive.read(f"{name}/meta.json"))
-            kept = {f"{name}/{file}" for file in meta["files"] if file.startswith("step_")}
+            kept = {f"{name}/{file}" for file in meta["files"] if file.endswith(".safetensors")}
             whole = {f"{name}/{file}" for file in meta["files"]} - kept | {f"{name}/meta.json"}
             assert whole <= set(members) <= whole | kept
 
@@ -152,6 +153,33 @@ def test_kept_steps_that_nobody_looks_at_stay_behind(trained, toy, tmp_path, mon
     networks.add("tweaks", dict.fromkeys(names, [6]), store.root, tmp_path / "archives")
     run = Store(tmp_path / "third", Archives(tmp_path / "archives")).train(start, toy, RECIPE, keep=[0, 6])
     assert torch.equal(run.at(6).theta(), whole.at(6).theta())
+
+
+def test_weights_that_nobody_looks_at_stay_behind(trained, toy, tmp_path, monkeypatch):
+    """Histories alone travel; who needs the weights trains them, once."""
+    store, start, names = trained
+    before = store.train(start, toy, RECIPE, keep=[0, 6])
+    networks.add("chapter", dict.fromkeys(names), store.root, tmp_path / "archives")
+    monkeypatch.setattr(networks, "SHIPPED", tmp_path / "archives")
+    other = Store(tmp_path / "other", Archives(tmp_path / "archives"))
+    with monkeypatch.context() as patch:
+        patch.setattr("lth.store.runs.train", None)
+        after = other.train(start, toy, RECIPE, keep=[0, 6], history_only=True)
+    assert before.history.equals(after.history) and after.final.theta().isnan().all()
+    assert torch.equal(after.final.theta_mask(), before.final.theta_mask()) and not after.failed
+    with pytest.raises(LthError, match="step 6 of these networks does not travel"):
+        after.at(6)
+    key = names[0].partition("/")[2]
+    assert "came without its weights" in other.about(key)[1]
+    with pytest.raises(UsageError, match="without its weights"):
+        tickets.export(other, key, tmp_path / "ticket.safetensors")
+    with pytest.raises(LthError, match="no networks of chapter travel"):
+        networks.published("chapter")
+    again = other.train(start, toy, RECIPE, keep=[0, 6])
+    for one, two in ((before.final, again.final), (before.at(6), again.at(6))):
+        assert torch.equal(one.theta(), two.theta())
+    monkeypatch.setattr("lth.store.runs.train", None)
+    other.train(start, toy, RECIPE, keep=[0, 6])
 
 
 def test_the_first_weights_are_in_no_archive(trained):

@@ -84,17 +84,23 @@ class Chapter:
         self.store = Store(default_root(), on=self.on)
         self.measure = Measures(self.store.root, on=self.on)  # keeps what was measured, network by network
         self.runs: dict[str, dict] = {}  # every stored run used here, by key
-        self.looked_at: dict[str, set[int]] = {}  # and the kept steps of it that were asked for
+        self.whole: set[str] = set()  # those of which more than the history was asked for
+        self.looked_at: dict[str, set[int]] = {}  # and their kept steps that were
         self.learned = False  # whether any network did more than guess
 
-    def train(self, population: Population, recipe: Recipe, data: Data | None = None, **kind: Any) -> Run:
+    def train(
+        self, population: Population, recipe: Recipe, data: Data | None = None, history_only: bool = False, **kind: Any
+    ) -> Run:
         """`lth.training.train.train` on the chapter's data, or others; replicas that the store holds are read from it.
+
+        history_only: nothing is asked of the trained weights, which then need not travel with the book (`Store.train`).
 
         Those that failed are told on the page and nan ever after (`Run.without_failed`), so that means and tests leave
         them out. Raises LthError where none is left.
         """
+        how = {"watch": control.Reporter(), "history_only": history_only}
         if self.on and self.on.in_branch():  # whose turn to be told of comes later
-            return self.store.train(population, self.data, recipe, watch=control.Reporter(), **kind).without_failed()
+            return self.store.train(population, self.data, recipe, **how, **kind).without_failed()
         if not population.sound().any():
             raise LthError(
                 f"all {len(population)} networks to be trained were made from ones that failed. "
@@ -103,16 +109,17 @@ class Chapter:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* replicas failed")  # which is told below
             data = data or self.data
-            run = self.store.train(population, data, recipe, watch=control.Reporter(), **kind)
+            run = self.store.train(population, data, recipe, **how, **kind)
         known = self.store.meta(population, data, recipe, **kind)
         self.runs |= known
+        self.whole |= set() if history_only else set(known)
         self.note_networks()
         if told := failures(population, run):
             print(told)
         run = run.without_failed()
         ends = run.history[~run.history.duplicated([*run.final.frame], keep="last")]
         self.learned |= bool(learns(100 * ends["accuracy"], data.classes).any())
-        if not run.final.sound().any():
+        if len(run.failed) == len(population):
             raise LthError(
                 f"all {len(population)} networks failed: their loss is no number from step "
                 f"{max(run.failed.values())} on. "
@@ -220,10 +227,11 @@ class Chapter:
     def note_networks(self) -> None:
         """Keeps the names of all that the chapter used of the store, runs and measures, as networks.json.
 
-        name → the kept steps of a run that were looked at.
+        name → the kept steps of a run that were looked at; null where its history was enough.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        used = {f"runs/{key}": sorted(self.looked_at.get(key, ())) for key in self.runs}
+        steps = {key: sorted(self.looked_at.get(key, ())) if key in self.whole else None for key in self.runs}
+        used = {f"runs/{key}": looked_at for key, looked_at in steps.items()}
         used |= {name: [] for name in self.measure.used}
         lines = (f"{json.dumps(name)}: {json.dumps(steps)}" for name, steps in sorted(used.items()))
         write_text(self.out / "networks.json", "{\n" + ",\n".join(lines) + "\n}\n")

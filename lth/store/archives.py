@@ -85,7 +85,8 @@ def published(chapter: str, archives: Archives | None = None, **labels: object) 
 
     archives, found, seen = archives or Archives(SHIPPED), [], {}
     for name in archives.files:
-        if name.startswith("runs/") and archives.chapter(name) == chapter:
+        whole = f"{name}/final.safetensors" in archives.files[name]
+        if name.startswith("runs/") and whole and archives.chapter(name) == chapter:
             meta = json.loads(archives.read(f"{name}/meta.json"))
             row = {"steps": meta["recipe"]["steps"]}
             row |= {label: OLDER.get(value, value) for label, value in meta["replica"].items()}
@@ -130,16 +131,17 @@ def put(root: Path, name: str, files: Mapping[str, bytes]) -> None:
 
 
 def _tell_left_out(run: Path) -> None:
-    """Notes in a run's meta data which kept steps did not travel with it, so that nobody takes them for lost."""
+    """Notes in a run's meta data which weights did not travel with it, so that nobody takes them for lost."""
     meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
-    gone = [name for name in meta["files"] if name.startswith("step_") and not (run / name).exists()]
+    gone = [name for name in meta["files"] if name.endswith(".safetensors") and not (run / name).exists()]
     if gone:
         meta["files"] = {name: told for name, told in meta["files"].items() if name not in gone}
         (run / "meta.json").write_text(json.dumps(meta | {"left out": gone}, indent=1), encoding="utf-8")
 
 
-def used(chapter: Path) -> dict[str, list[int]]:
-    """What an executed chapter, a folder of an edition, used of its store: names, and the kept steps of runs.
+def used(chapter: Path) -> dict[str, list[int] | None]:
+    """What an executed chapter, a folder of an edition, used of its store: names, and the kept steps of runs; None for
+    a run of which the history was enough.
 
     UsageError where it does not say.
     """
@@ -152,11 +154,12 @@ def used(chapter: Path) -> dict[str, list[int]]:
 
 
 def add(
-    chapter: str, names: Mapping[str, Iterable[int]], root: Path, folder: Path = SHIPPED
+    chapter: str, names: Mapping[str, Iterable[int] | None], root: Path, folder: Path = SHIPPED
 ) -> tuple[Path | None, int, int]:
     """Packs what no archive in `folder` holds yet into a new one: its path, its parts and its bytes; None if nothing.
 
-    names: of runs, with the kept steps that are to travel, and of measures in the store at `root`. Raises LthError
+    names: of runs, with the kept steps that are to travel (None: not even the trained weights), and of measures in the
+    store at `root`. Raises LthError
     where one is not there, and where all archives together would be larger than `LIMIT`.
     """
     held = {file for files in Archives(folder).files.values() for file in files}
@@ -170,10 +173,12 @@ def add(
     return archive, parts, pack(new, root, archive, room=LIMIT - there)
 
 
-def _files(root: Path, name: str, steps: Iterable[int]) -> list[str]:
+def _files(root: Path, name: str, steps: Iterable[int] | None) -> list[str]:
     """The files of a run or a measure that are to travel; of kept steps that were the start there is none."""
     if not name.startswith("runs/"):
         return [name]
+    if steps is None:
+        return [f"{name}/history.csv", f"{name}/meta.json"]
     kept = [f"{name}/step_{step}.safetensors" for step in steps]
     whole = [f"{name}/{file}" for file in ("final.safetensors", "history.csv", "meta.json")]
     return [*whole, *(file for file in kept if (root / file).exists())]

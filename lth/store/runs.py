@@ -38,6 +38,8 @@ from lth.training.plan import Plan, Progress, Run
 from lth.training.recipe import Recipe
 from lth.training.train import check, train
 
+FINAL = "final.safetensors"  # of a run: its trained weights
+
 
 class Machines(Protocol):
     """What trains elsewhere what a store lacks: `lth.cluster.Cluster`."""
@@ -63,20 +65,23 @@ class Store:
         recipe: Recipe,
         *,
         watch: Callable[[Progress], None] = lambda progress: None,
+        history_only: bool = False,
         **kind: Any,
     ) -> Run:
         """`lth.training.train.train`, but replicas that were trained before are read, and the others are kept.
 
-        kind: its `updates`, `probes`, `keep`, `teacher` and `penalty`. Training that is stopped goes on from its
-        checkpoint at the next call. Raises LthError, naming the run, where a stored one is damaged, and where the
-        store cannot be written to; UsageError where a rule, probe, penalty or architecture cannot be told from another
+        kind: its `updates`, `probes`, `keep`, `teacher` and `penalty`. history_only: of runs that came with the book
+        without their weights, these are nan; such are trained otherwise. Training that is stopped goes on from its
+        checkpoint at the next call. Raises LthError, naming the run, where a stored one is damaged, and where the store
+        cannot be written to; UsageError where a rule, probe, penalty or architecture cannot be told from another
         (`lth.training.describe`).
         """
         verify(data)
         plan = Plan(data, recipe, **kind)
         check(population, plan)
         keys = run_keys(population, plan)
-        missing = np.flatnonzero(distributed.flags_of_first([not self.holds(key) for key in keys])).tolist()
+        lacking = [not self.holds(key, history_only) for key in keys]
+        missing = np.flatnonzero(distributed.flags_of_first(lacking)).tolist()
         if missing:
             part, wanted = population[missing], [keys[r] for r in missing]
             own = plan.of(missing, part.frame)
@@ -114,9 +119,19 @@ class Store:
             checkpoint.unlink(missing_ok=True)
         distributed.wait()
 
-    def holds(self, key: str) -> bool:
-        """Whether a run is here, or can be brought."""
-        return (self.root / "runs" / key).exists() or self.archives.bring(f"runs/{key}", self.root)
+    def holds(self, key: str, history_only: bool = False) -> bool:
+        """Whether a run is here, or can be brought, with its weights unless the history is enough."""
+        folder = self.root / "runs" / key
+        here = folder.exists() or self.archives.bring(f"runs/{key}", self.root)
+        return here and (history_only or not self._without_weights(key))
+
+    def _without_weights(self, key: str) -> bool:
+        """Whether a run is here that came with the book, and its weights did not."""
+        folder = self.root / "runs" / key
+        with contextlib.suppress(OSError, ValueError):  # a damaged run is told of when it is read
+            if not (folder / FINAL).exists():
+                return FINAL in json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("left out", ())
+        return False
 
     def _sweep(self) -> None:
         """Removes what processes that were killed left half written, once it is a day old."""
@@ -132,6 +147,8 @@ class Store:
             self._fill(partial, run, r, start, data, recipe)
             target = self.root / "runs" / key
             target.parent.mkdir(exist_ok=True)
+            if self._without_weights(key):
+                shutil.rmtree(target)
             with contextlib.suppress(OSError):  # another process was first
                 partial.rename(target)
             if not target.exists():
@@ -144,7 +161,7 @@ class Store:
     def _fill(self, partial: Path, run: Run, r: int, start: Population, data: Data, recipe: Recipe) -> None:
         """Writes everything of replica `r` into the folder `partial`; not the start, which whoever asks for the run
         has."""
-        run.final[[r]].save(partial / "final.safetensors", compact=True)
+        run.final[[r]].save(partial / FINAL, compact=True)
         for step, kept in run.snapshots.items():
             if step > recipe.first_step or any((m[r] != start.masks[n][r]).any() for n, m in kept.masks.items()):
                 kept[[r]].save(partial / f"step_{step}.safetensors", compact=True)
@@ -180,7 +197,10 @@ class Store:
             gone = {step for step in snapshots if f"step_{step}.safetensors" in meta.get("left out", ())}
             left_out |= gone
             folder, row = self.root / "runs" / key, population.frame.iloc[[r]].reset_index(drop=True)
-            finals.append(replace(Population.load(folder / "final.safetensors", population.device), frame=row))
+            if FINAL in meta.get("left out", ()):
+                finals.append(population[[r]].without(np.array([True])))
+            else:
+                finals.append(replace(Population.load(folder / FINAL, population.device), frame=row))
             for step, parts in snapshots.items():
                 if step in gone:
                     continue
@@ -218,10 +238,12 @@ class Store:
         """When a run was written, and «lenet5 on mnist, method Lottery, seed 3, 5.0 % left, 600 steps, kept: 10»."""
         meta, folder = self.verify(key), self.root / "runs" / key
         try:
-            left, total = weights_left(folder / "final.safetensors")
+            left, total = weights_left(folder / FINAL)
             left = "dense" if left == total else f"{100 * left / total:.3g} % left"
         except UsageError:  # of a network that is not registered in this process
             left = "? % left"
+        except FileNotFoundError:
+            left = "came without its weights"
         labels = {name: meta["replica"][name] for name in sorted(meta["replica"]) if name != "init_seed"}
         kept = sorted(int(name[5:-12]) for name in meta["files"] if name.startswith("step_"))
         parts = [f"{meta['model']} on {meta['data']['name']}", *(f"{name} {value}" for name, value in labels.items())]

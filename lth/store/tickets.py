@@ -19,7 +19,7 @@ from typing import Any
 
 from lth.errors import LthError, UsageError
 from lth.population import Population, Tensors, load_tensors, save_tensors, unpacked
-from lth.store.runs import Store
+from lth.store.runs import FINAL, Store
 from lth.training.describe import tensors_hash
 
 KINDS = ("params", "masks", "buffers")
@@ -57,7 +57,7 @@ def export(store: Store, key: str, path: Path, step: int | None = None) -> dict[
     step: of the kept steps the one whose weights the final mask is laid on; the final weights if None. Raises
     UsageError where there is no such run or step, LthError where the run is damaged.
     """
-    if not KEY.fullmatch(key) or not store.holds(key):
+    if not KEY.fullmatch(key) or not store.holds(key, history_only=True):
         raise UsageError(f"no run {key} in {store.root}: see `lth store ls`")
     if path.suffix != ".safetensors" or not path.parent.is_dir():
         raise UsageError(f"{path}: name a file that ends with .safetensors, in a folder that is there")
@@ -70,7 +70,9 @@ def export(store: Store, key: str, path: Path, step: int | None = None) -> dict[
             "lth.store.tickets.save writes prune.rewind(run.final, run.at(0))[[0]]. A rewound ticket starts from a "
             "step of the run that it was pruned from: export that run, with --step"
         )
-    groups, header = unpacked(folder / "final.safetensors")
+    if FINAL in meta.get("left out", ()):
+        raise UsageError(f"run {key} came with the book without its weights: `lth store rm {key}`, then train it again")
+    groups, header = unpacked(folder / FINAL)
     if step is not None:
         early, masks = unpacked(folder / f"step_{step}.safetensors")[0], groups["masks"]
         params = {n: p.masked_fill(~masks[n], 0) if n in masks else p for n, p in early["params"].items()}
