@@ -67,3 +67,18 @@ def test_what_pulls_at_nothing_has_no_dot():
                           "penalty": [0.5, 0.1]})  # fmt: skip
     ax = draw.pulls(table).axes[0]
     assert sum(len(dots.get_offsets()) for dots in ax.collections) == 3 and ax.get_xscale() == "log"
+
+
+def test_arms_are_told_in_words():
+    assert draw.named("ticket, adam:0.02:60") == "ticket, Adam 0.02, batches of 60"
+    assert draw.named("repelled,\nsgd:1e-3:128") == "repelled,\nSGD 1e-3, batches of 128"
+    assert draw.named("weight decay 0") == "weight decay 0"
+
+
+def test_densities_have_a_panel_for_each_arm():
+    told = {"weight": [-1.0, 0.0, 1.0], "density": [0.25, 0.75, 0.0]}
+    rows = [pd.DataFrame({"arm": arm, "method": method, **told}) for arm in "ab" for method in ("ticket", "reinit")]
+    figure = draw.weights(pd.concat(rows))
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.25, 0.75, 0.0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ticket", "reinit"]
