@@ -30,6 +30,11 @@ from lth.store.measures import Measures
 from lth.store.runs import Store
 
 
+def table(chapter: str, name: str) -> pd.DataFrame:
+    """Data of the published edition; what was executed before a ticket had one name in all chapters has it, too."""
+    return pd.read_csv(PUBLISHED / chapter / "data" / f"{name}.csv").replace({"method": networks.OLDER})
+
+
 @pytest.mark.parametrize("chapter, notebook", CHAPTERS.items())
 def test_every_chapter_is_published_whole(chapter, notebook):
     check(PUBLISHED, chapter, Path(notebook).name)
@@ -45,10 +50,9 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
     findings = verdicts.findings(PUBLISHED)
     if findings["E8.lt_barrier"].explored:
         pytest.skip("the published edition is older than these claims")
-    folder = PUBLISHED / "lt_basin" / "data"
-    networks = pd.read_csv(folder / "distances.csv").query("accuracy > 20")  # those that learned, of ten classes
-    networks = networks.groupby(["method", "solution"])[["accuracy", "d_init", "d_final"]]
-    ticket, scratch = (networks.mean().loc[method] for method in ("ticket", "Scratch (diff. init.)"))
+    learned = table("lt_basin", "distances").query("accuracy > 20")  # those that learned, of ten classes
+    learned = learned.groupby(["method", "solution"])[["accuracy", "d_init", "d_final"]]
+    ticket, scratch = (learned.mean().loc[method] for method in ("ticket", "Scratch (diff. init.)"))
     expected = {
         "E8.accuracy": ticket.accuracy - scratch.accuracy,
         "E8.d_init": scratch.d_init - ticket.d_init,
@@ -65,7 +69,7 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
         outcome = "confirmed" if interval.low > least else "contradicted" if interval.high <= least else "open"
         assert finding.outcome == outcome
 
-    paths = pd.read_csv(folder / "paths.csv")
+    paths = table("lt_basin", "paths")
     lines = paths[(paths.method == "ticket") & (paths.path == "from the end") & paths.alpha.between(0, 1)]
     connected = []
     for _, line in lines.sort_values("alpha").groupby("solution"):
@@ -78,13 +82,12 @@ def test_the_verdicts_of_the_basin_follow_from_its_tables():
 
 def basin() -> dict[str, list[float]]:
     """How far tickets and scratch networks end from their pruning solution, from the networks alone."""
-    folder = PUBLISHED / "lt_basin" / "data"
     own = {"model": "lenet5", "steps": verdicts.stamp(PUBLISHED / "lt_basin")["parameters"]["steps"]}
     solutions = published("lt_basin", method="Pruned (diff. init.)", **own)
     solutions = solutions[np.argsort(solutions.frame.solution)]
     order = {number: r for r, number in enumerate(solutions.frame.solution)}
     means, which = {}, ["seed", "init_seed"]
-    told = pd.read_csv(folder / "distances.csv")
+    told = table("lt_basin", "distances")
     # the first network of both kinds of scratch is the same, and travels under one name
     kinds = {"ticket": ["ticket"], "Scratch (diff. init.)": ["Scratch", "Scratch (diff. init.)"]}
     for method, names in kinds.items():
