@@ -173,12 +173,29 @@ def raised_thresholds() -> dict[str, list[float]]:
     return {"M6.threshold": np.exp(np.mean(logs["ticket"], 0) - np.mean(logs["reinit"], 0)).tolist()}
 
 
+def all_together() -> dict[str, list[float]]:
+    """How many points of accuracy all tweaks together add to sparse tickets, from what was recorded in training."""
+    told, archives, found = verdicts.stamp(PUBLISHED / "tweaks")["parameters"], Archives(networks.SHIPPED), {}
+    sparse = [level for level in told["levels"] if 100 * (1 - told["ratio"]) ** level <= 10]
+    for name in used(PUBLISHED / "tweaks"):
+        meta = json.loads(archives.read(f"{name}/meta.json")) if name.startswith("runs/") else {"recipe": {}}
+        its = meta.get("replica", {})
+        way = networks.OLDER.get(its.get("way"), its.get("way"))
+        if way in ("ticket", "AT+TRT") and its["level"] in sparse and "first_step" not in meta["recipe"]:
+            history = pd.read_csv(io.BytesIO(archives.read(f"{name}/history.csv"))).dropna(subset="validation")
+            best = history[history.validation == history.validation.max()].iloc[-1]
+            found[way, its["level"], its["network"]] = 100 * best.test
+    means = pd.Series(found).groupby(level=[0, 2]).mean()
+    return {"J5.gain": (means["AT+TRT"] - means["ticket"]).tolist()}
+
+
 # chapter → claim → its samples, from the networks that travel with the book
 MEASURED_AGAIN = {
     "gradient_flow": initial_weights,
     "dst_updates": mask_updates,
     "lt_basin": basin,
     "rti_repulsion": raised_thresholds,
+    "tweaks": all_together,
     "lcs_geometry": small_weights,
 }
 

@@ -20,7 +20,10 @@ SKIPS = 1_220_608  # of the extra skips' 1×1 convolutions
 RATIO = 0.2  # pruned per round
 SPARSITIES = [0, 20, 36, 49, 59, 67, 74, 79, 83, 87, 89, 91, 93, 94, 95, 96, 97]  # as the paper names its rounds
 # A way with skips, one without, and the table that has both
-FAIR = [("skip", "ticket", "J1"), ("AT", "ticket", "J5"), ("AT+TRT", "ticket", "J5"), ("AT+TRT", "TRT", "J5")]
+FAIR = [
+    ("skip", "ticket", "J1"), ("AT", "ticket", "J5"), ("AT", "TRT", "J5"),
+    ("AT+TRT", "ticket", "J5"), ("AT+TRT", "TRT", "J5"),
+]  # fmt: skip
 
 
 def paper_table(row: str) -> pd.DataFrame:

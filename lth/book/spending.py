@@ -106,7 +106,8 @@ def landscapes(axes: np.ndarray, tables: Mapping[str, pd.DataFrame], x: str, y: 
         levels = np.linspace(0, HIGHEST, 2 * HIGHEST + 1)
         filled = ax.contourf(one.columns, one.index, one.clip(upper=HIGHEST), levels=levels, cmap="viridis")
         ax.plot(0, 0, "+", color="white")
-        ax.set(aspect="equal", title=title, xticks=[-0.5, 0, 0.5], yticks=[-0.5, 0, 0.5])
+        end = round(float(one.columns.max()), 3)
+        ax.set(aspect="equal", title=title, xticks=[-end, 0, end], yticks=[-end, 0, end])
     figure = axes.flat[0].figure
     figure.supxlabel(x, fontsize="medium")
     figure.supylabel(y, fontsize="medium")

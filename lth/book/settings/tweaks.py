@@ -170,7 +170,7 @@ VALUES: Presets = {
         "rewind_step": 634,
         "batches": 8,
         "tolerance": 0.02,
-        "grid": 11,
+        "grid": 17,
         "images": 500,
     },
     "gpu": {
@@ -191,7 +191,7 @@ VALUES: Presets = {
         "rewind_step": 643,
         "batches": 2,
         "tolerance": 0.02,
-        "grid": 11,
+        "grid": 17,
     },
     "paper": {},
 }
