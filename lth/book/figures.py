@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator
 from scipy import stats
 
 from lth.book.claims import LEDGER
@@ -157,6 +159,14 @@ def _round(low: float, high: float) -> list[float]:
     """1, 2, 5, 10, … as far as they lie between"""
     ticks = (digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5))
     return [tick for tick in ticks if low <= tick <= high]
+
+
+def numbered(axis: Axis) -> None:
+    """A logarithmic axis tells numbers, also where it is less than a power of ten long. To be called last."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=[1, 1.5, 2, 3, 5] if high / low < 30 else [1, 3]))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def factors(ax: Axes) -> None:

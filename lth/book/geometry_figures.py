@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from lth.analysis.subspace import Spare
 from lth.book import estimates, figures
@@ -62,16 +62,9 @@ def errors(accuracy: pd.DataFrame, masks: pd.DataFrame, limit: float) -> Figure:
         middle = some.groupby("level")[["left", "error"]].mean()
         ax.plot(middle.left, middle.error, marker, color="grey", markersize=9, label=f"mask: {mask}")
     ax.legend(title="rewind step")
-    _log(ax)
-    return fig
-
-
-def _log(ax: Axes) -> None:
-    """A logarithmic axis that tells numbers even where it is less than a power of ten long."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=[1, 1.5, 2, 3, 5]))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("")
+    figures.numbered(ax.yaxis)
+    return fig
 
 
 def paths(table: pd.DataFrame, limit: float) -> Figure:
@@ -83,7 +76,8 @@ def paths(table: pd.DataFrame, limit: float) -> Figure:
         figures.lines(ax, some, "place", "error", "rewind step", PER_CENT, **looks)
         figures.threshold(ax, limit)
         ax.set(ylabel="test error (%)", xlabel="", xticks=range(int(table.place.max()) + 1))
-        _log(ax)
+        ax.set_yscale("log")
+        figures.numbered(ax.yaxis)
         ax.set_ylim(bottom=0.8 * some.error.min())  # where an interval reaches to zero, which has no logarithm
     ax.set(xlabel="level (solutions at whole numbers, lines between them)")
     return fig
@@ -294,7 +288,8 @@ def retraining(table: pd.DataFrame, limit: float) -> Figure:
     """Error, and the size below which a fifth of the weights lies, over the weights left, for each `way` to retrain."""
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 5))
     over_left(axes[0], table, "way", limit)
-    _log(axes[0])
+    axes[0].set_yscale("log")
+    figures.numbered(axes[0].yaxis)
     figures.lines(axes[1], table.dropna(subset="small"), "left", "small", "way", ANYTHING)
     axes[1].set(xlabel="weights left (%)", ylabel="20th percentile of the sizes")
     figures.downwards(axes[1], table.left)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
 
 from lth.book import figures
 from lth.book.means import ACCURACY, curves, side_by_side
@@ -81,9 +80,8 @@ def masks(ax: Axes, table: pd.DataFrame, told: pd.DataFrame | None) -> None:
 def eigenvalues(ax: Axes, table: pd.DataFrame, column: str, title: str) -> None:
     """The largest eigenvalue in each way, on a logarithmic axis; ways from top to bottom."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=[1, 3]))
-    ax.minorticks_off()
     side_by_side(ax, table, "way", column, log=True, lying=True)
+    figures.numbered(ax.xaxis)
     ax.set(xlabel="largest eigenvalue λ", title=title)
 
 
@@ -93,6 +91,7 @@ def over_training(ax: Axes, table: pd.DataFrame, ways: Sequence[str], milestones
     curves(ax, table, "step", "eigenvalue", "way", ways, log=True)
     for milestone in milestones:
         ax.axvline(milestone, color="black", linestyle=":", linewidth=1)
+    figures.numbered(ax.yaxis)
     ax.set(xlabel="optimiser step", ylabel="largest eigenvalue")
 
 
