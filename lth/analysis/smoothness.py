@@ -50,11 +50,13 @@ def walk(
 def smoother(table: pd.DataFrame, way: str, other: str) -> pd.Series:
     """By how many powers of ten the largest eigenvalue is smaller in one `way` than in the `other`, network by network.
 
-    In the weights or in relative changes (`curvature`), whichever says less on average; of several steps the mean.
+    As far as the two measures agree (`curvature`, in the weights and in relative changes): the smaller of the two, and
+    nothing where their signs differ. So neither verdict rests on one of them alone. Of several steps the mean.
     """
     logs = np.log10(table.set_index(["network", "way"])[["eigenvalue", "relative"]]).groupby(level=[0, 1]).mean()
-    less = [(logs[column].unstack("way")[other] - logs[column].unstack("way")[way]).dropna() for column in logs]
-    return min(less, key=np.mean)
+    one, two = ((logs[column].unstack("way")[other] - logs[column].unstack("way")[way]).dropna() for column in logs)
+    agree = np.sign(one) == np.sign(two)
+    return np.sign(one) * np.minimum(one.abs(), two.abs()).where(agree, 0)
 
 
 def rise_at_ends(table: pd.DataFrame) -> pd.Series:

@@ -16,6 +16,8 @@ NAMES = {  # as the papers write them
     "lenet5": "LeNet5",
     "lenet_300_100": "LeNet 300-100",
     "conv4": "Conv-4",
+    "resnet8": "ResNet-8 (stem of stride 4)",  # as for ImageNet, where larger ones have none for small images
+    "resnet14": "ResNet-14 (stem of stride 4)",
     "vgg16_bn": "VGG-16",
     "mobilenet": "MobileNet",
     "mnist": "MNIST",
@@ -30,7 +32,7 @@ FEW = 4  # parameters that a badge names
 def named(name: str) -> str:
     """An architecture or a data set as the papers write it, in Markdown."""
     own = re.sub(r"^resnet(\d+)(x2)?$", lambda m: f"ResNet-{m[1]}" + " of double width" * bool(m[2]), name)
-    return escape(NAMES.get(own, own))
+    return escape(NAMES.get(name, own))
 
 
 def badge(chapter: str, told: dict[str, Any]) -> str:
