@@ -78,7 +78,9 @@ def test_arms_are_told_in_words():
 def test_densities_have_a_panel_for_each_arm():
     told = {"weight": [-1.0, 0.0, 1.0], "density": [0.25, 0.75, 0.0]}
     rows = [pd.DataFrame({"arm": arm, "method": method, **told}) for arm in "ab" for method in ("ticket", "reinit")]
+    rows[-1]["density"] *= 100
     figure = draw.weights(pd.concat(rows))
     assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.25, 0.75, 0.0]
+    assert figure.axes[0].get_ylim()[0] == 0 and figure.axes[1].get_ylim()[1] > 75  # one axis, for the highest of all
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ticket", "reinit"]

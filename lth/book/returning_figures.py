@@ -114,8 +114,9 @@ def weights(table: pd.DataFrame) -> Figure:
         shown = table[table.arm == arm]
         look = {"hue": "method", "palette": figures.colours(shown.method), "drawstyle": "steps-post"}
         sns.lineplot(shown, x="weight", y="density", linewidth=1.5, estimator=None, ax=ax, **look)
-        ax.set(xlabel="weight", ylabel="share per unit of the axis", ylim=(0, None))
+        ax.set(xlabel="weight", ylabel="share per unit of the axis")
         ax.set_title(named(arm), fontsize="small")
+    axes[0].set_ylim(bottom=0)  # of all, once each has been drawn
     figures.legend_below(fig, ["method"])
     return fig
 
