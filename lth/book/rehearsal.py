@@ -92,21 +92,24 @@ def rehearse(chapter: str, values: Mapping[str, Any]) -> Rehearsal:
 def _pretends(chapter: Chapter, told: Rehearsal) -> Callable[..., Run]:
     """Takes the place of `Chapter.train`."""
 
-    def train(population: Population, recipe: Recipe, data: Data | None = None, **how: Any) -> Run:
+    def train(
+        population: Population, recipe: Recipe, data: Data | None = None, history_only: bool = False, **how: Any
+    ) -> Run:
         store, plan = chapter.store, Plan(data or chapter.data, recipe, **how)
         keys, model = run_keys(population, plan), population.model
         kind = f"{model.name} {'x'.join(map(str, model.shape))} {recipe.batch_size}"
         probed = {name for probe in plan.probes for name in probe.measure(population[[0]], plan.data)}
         runs = []
         for r, key in enumerate(keys):
-            there = store.holds(key)
+            there = store.holds(key, history_only)
             told.note(key, there, kind, recipe.steps - recipe.first_step)
             one = population[[r]]
             true = store.read([key], one, plan.keep).without_failed() if there else None
             runs.append(true or _pretended(one, plan, key, probed))
         final = concat([run.final for run in runs])
         history = pd.concat([run.history for run in runs], ignore_index=True)
-        kept = {step: concat([run.at(step) for run in runs]) for step in sorted(set(plan.keep))}
+        come = [step for step in sorted(set(plan.keep)) if not any(step in run.left_out for run in runs)]
+        kept = {step: concat([run.at(step) for run in runs]) for step in come}
         return Run(final, history, Watched(kept, lambda step: told.look(keys, step)), 0.0, {})
 
     return train
