@@ -195,8 +195,8 @@ def named_at_their_ends(ax: Axes) -> None:
     size, named = plt.rcParams["font.size"], []
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
         drawn = [line for line in ax.lines if len(line.get_xydata())]
-        lines = [line for line in drawn if same_color(line.get_color(), handle.get_color())]
-        points = max(lines, key=lambda line: line.get_linewidth()).get_xydata()  # of the mean, not of a single network
+        of_kind = [line for line in drawn if same_color(line.get_color(), handle.get_color())]
+        points = max(of_kind, key=lambda line: line.get_linewidth()).get_xydata()  # of the mean, not of one network
         places = ax.transData.transform(points)
         right = places[:, 0].argmax()
         named.append((places[right, 1] * 72 / ax.figure.dpi, points[right, 1], label, handle.get_color()))
