@@ -271,5 +271,5 @@ def device_name(device: torch.device) -> str:
         Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else ()
     ):
         if line.startswith("model name"):
-            return f"CPU: {line.partition(':')[2].strip()}, {torch.get_num_threads()} cores"
+            return f"CPU: {line.partition(':')[2].strip()}, {(n := torch.get_num_threads())} core{'s' * (n > 1)}"
     return "CPU"
