@@ -180,6 +180,12 @@ def test_weights_that_nobody_looks_at_stay_behind(trained, toy, tmp_path, monkey
         assert torch.equal(one.theta(), two.theta())
     monkeypatch.setattr("lth.store.runs.train", None)
     other.train(start, toy, RECIPE, keep=[0, 6])
+    third = Store(tmp_path / "third", Archives(tmp_path / "archives"))  # weights that come from another machine
+    third.train(start, toy, RECIPE, keep=[0, 6], history_only=True)
+    for name in names:
+        files = [file for file in (store.root / name).iterdir() if file.is_file()]
+        networks.put(third.root, name, {f"{name}/{file.name}": file.read_bytes() for file in files})
+    assert torch.equal(third.train(start, toy, RECIPE, keep=[0, 6]).final.theta(), before.final.theta())
 
 
 def test_the_first_weights_are_in_no_archive(trained):

@@ -50,7 +50,7 @@ def badge(chapter: str, told: dict[str, Any]) -> str:
     if "arms" in values:
         parts.append(escape(", ".join(values["arms"])))
     if "trained on" in told:
-        machines = dict.fromkeys(re.sub(r", \d+ cores", "", told["trained on"]).split(", "))
+        machines = dict.fromkeys(re.sub(r", \d+ cores?", "", told["trained on"]).split(", "))
         parts.append(f"trained on {escape(' and '.join(machines))}")
     preset = nearest(chapter, told.get("preset", "?"), values)
     words = f"preset {escape(preset)}" if preset in PRESETS else escape(preset)

@@ -9,6 +9,7 @@ networks in the middle of their training, but those that the chapter looks at.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ LIMIT = 60e6  # bytes of all archives together: they are part of every clone
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of all files: the same networks make the same archive
 
 
+FINAL = "final.safetensors"  # of a run: its trained weights
 OLDER = dict.fromkeys(("Lottery", "LT", "LTH", "IMP"), "ticket")  # labels under which networks were packed at first
 
 
@@ -85,7 +87,7 @@ def published(chapter: str, archives: Archives | None = None, **labels: object) 
 
     archives, found, seen = archives or Archives(SHIPPED), [], {}
     for name in archives.files:
-        whole = f"{name}/final.safetensors" in archives.files[name]
+        whole = f"{name}/{FINAL}" in archives.files[name]
         if name.startswith("runs/") and whole and archives.chapter(name) == chapter:
             meta = json.loads(archives.read(f"{name}/meta.json"))
             row = {"steps": meta["recipe"]["steps"]}
@@ -104,7 +106,7 @@ def published(chapter: str, archives: Archives | None = None, **labels: object) 
         networks = []
         for name, row in sorted(found, key=lambda told: (told[1]["seed"], told[0])):
             file = Path(folder) / f"{len(networks)}.safetensors"  # which stays mapped to memory
-            file.write_bytes(archives.read(f"{name}/final.safetensors"))
+            file.write_bytes(archives.read(f"{name}/{FINAL}"))
             networks.append(Population.load(file).label(**row))
     return concat(networks)
 
@@ -121,6 +123,8 @@ def put(root: Path, name: str, files: Mapping[str, bytes]) -> None:
         if name.startswith("runs/"):
             _tell_left_out(partial / name)
         (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if without_weights(root / name) and f"{name}/{FINAL}" in files:
+            shutil.rmtree(root / name)
         if not (root / name).exists():
             (partial / name).rename(root / name)
     except OSError as error:
@@ -128,6 +132,14 @@ def put(root: Path, name: str, files: Mapping[str, bytes]) -> None:
             raise LthError(f"cannot write to the store: {error}. Set LTH_STORE to another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def without_weights(run: Path) -> bool:
+    """Whether a run in a store came with the book, and its trained weights did not."""
+    with contextlib.suppress(OSError, ValueError):  # a damaged run is told of when it is read
+        if not (run / FINAL).exists():
+            return FINAL in json.loads((run / "meta.json").read_text(encoding="utf-8")).get("left out", ())
+    return False
 
 
 def _tell_left_out(run: Path) -> None:
@@ -159,8 +171,8 @@ def add(
     """Packs what no archive in `folder` holds yet into a new one: its path, its parts and its bytes; None if nothing.
 
     names: of runs, with the kept steps that are to travel (None: not even the trained weights), and of measures in the
-    store at `root`. Raises LthError
-    where one is not there, and where all archives together would be larger than `LIMIT`.
+    store at `root`. Raises LthError where one is not there, and where all archives together would be larger than
+    `LIMIT`.
     """
     held = {file for files in Archives(folder).files.values() for file in files}
     new = sorted({file for name, steps in names.items() for file in _files(root, name, steps)} - held)
@@ -180,7 +192,7 @@ def _files(root: Path, name: str, steps: Iterable[int] | None) -> list[str]:
     if steps is None:
         return [f"{name}/history.csv", f"{name}/meta.json"]
     kept = [f"{name}/step_{step}.safetensors" for step in steps]
-    whole = [f"{name}/{file}" for file in ("final.safetensors", "history.csv", "meta.json")]
+    whole = [f"{name}/{file}" for file in (FINAL, "history.csv", "meta.json")]
     return [*whole, *(file for file in kept if (root / file).exists())]
 
 

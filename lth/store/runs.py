@@ -32,13 +32,11 @@ from lth.data import Data, verify
 from lth.errors import LthError, UsageError
 from lth.files import ABANDONED, write_text
 from lth.population import Population, concat, weights_left
-from lth.store.archives import Archives
+from lth.store.archives import FINAL, Archives, without_weights
 from lth.training.identity import run_keys
 from lth.training.plan import Plan, Progress, Run
 from lth.training.recipe import Recipe
 from lth.training.train import check, train
-
-FINAL = "final.safetensors"  # of a run: its trained weights
 
 
 class Machines(Protocol):
@@ -100,7 +98,7 @@ class Store:
                     "under what it was before, and will be trained again. Let it only read, from a frozen dataclass",
                     stacklevel=2,
                 )
-        if lacking := [key for key in keys if distributed.rank() and not self.holds(key)]:
+        if lacking := [key for key in keys if distributed.rank() and not self.holds(key, history_only)]:
             raise LthError(
                 f"process {distributed.rank()} does not see run {lacking[0]} of process 0: set LTH_STORE to a folder "
                 "that all machines share"
@@ -123,15 +121,7 @@ class Store:
         """Whether a run is here, or can be brought, with its weights unless the history is enough."""
         folder = self.root / "runs" / key
         here = folder.exists() or self.archives.bring(f"runs/{key}", self.root)
-        return here and (history_only or not self._without_weights(key))
-
-    def _without_weights(self, key: str) -> bool:
-        """Whether a run is here that came with the book, and its weights did not."""
-        folder = self.root / "runs" / key
-        with contextlib.suppress(OSError, ValueError):  # a damaged run is told of when it is read
-            if not (folder / FINAL).exists():
-                return FINAL in json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("left out", ())
-        return False
+        return here and (history_only or not without_weights(folder))
 
     def _sweep(self) -> None:
         """Removes what processes that were killed left half written, once it is a day old."""
@@ -147,7 +137,7 @@ class Store:
             self._fill(partial, run, r, start, data, recipe)
             target = self.root / "runs" / key
             target.parent.mkdir(exist_ok=True)
-            if self._without_weights(key):
+            if without_weights(target):
                 shutil.rmtree(target)
             with contextlib.suppress(OSError):  # another process was first
                 partial.rename(target)
@@ -233,9 +223,8 @@ class Store:
         """What is known of the stored replicas of such a run (see `train` for `kind`), by key."""
         return {key: self.verify(key) for key in run_keys(population, Plan(data, recipe, **kind))}
 
-
     def about(self, key: str) -> tuple[str, str]:
-        """When a run was written, and «lenet5 on mnist, method Lottery, seed 3, 5.0 % left, 600 steps, kept: 10»."""
+        """When a run was written, and «lenet5 on mnist, method ticket, seed 3, 5 % left, 600 steps, kept: 10»."""
         meta, folder = self.verify(key), self.root / "runs" / key
         try:
             left, total = weights_left(folder / FINAL)

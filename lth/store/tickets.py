@@ -19,7 +19,8 @@ from typing import Any
 
 from lth.errors import LthError, UsageError
 from lth.population import Population, Tensors, load_tensors, save_tensors, unpacked
-from lth.store.runs import FINAL, Store
+from lth.store.archives import FINAL
+from lth.store.runs import Store
 from lth.training.describe import tensors_hash
 
 KINDS = ("params", "masks", "buffers")
