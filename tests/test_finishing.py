@@ -176,6 +176,7 @@ def test_the_gallery_shows_each_figure_once(executed, tmp_path, monkeypatch):
 
 
 def test_a_badge_names_each_machine_once():
-    told = {"trained on": "CPU: A, 1 core, CPU: A, 1 cores, CPU: A, 2 cores, NVIDIA B", "preset": "smoke", "data": "digits"}
+    machines = "CPU: A, 1 core, CPU: A, 1 cores, CPU: A, 2 cores, NVIDIA B"
+    told = {"trained on": machines, "preset": "smoke", "data": "digits"}
     values = parameters("lt_basin", "smoke").model_dump()
     assert "[trained on CPU: A and NVIDIA B]{.ran}" in badge.badge("lt_basin", told | {"parameters": values})
