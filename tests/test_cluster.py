@@ -31,9 +31,10 @@ from lth.methods import imp, prune, repulsion
 from lth.methods.init import glorot_uniform
 from lth.methods.tweaks import GradInit
 from lth.models import Model
-from lth.population import Population, save_tensors
+from lth.population import Population
 from lth.store.measures import Measures
 from lth.store.runs import Store
+from lth.tensor_files import save_tensors
 from lth.training import train as training
 from lth.training.plan import Probe, Run
 from lth.training.recipe import Recipe

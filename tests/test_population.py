@@ -20,12 +20,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lth import population as population_module
+from lth import tensor_files
 from lth.data import Split
 from lth.errors import LthError, UsageError
 from lth.methods import prune
 from lth.methods.init import glorot_uniform
 from lth.models import Model
-from lth.population import Population, concat, load_tensors
+from lth.population import Population, concat
+from lth.tensor_files import load_tensors
 from lth.training.identity import tensors_hash
 
 
@@ -240,7 +242,7 @@ def test_writing_that_fails_leaves_the_older_file(mixed, lenets, tmp_path, monke
         Path(file).write_bytes(b"the first half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(population_module, "save_file", full_disk)
+    monkeypatch.setattr(tensor_files, "save_file", full_disk)
     with pytest.raises(LthError, match=f"cannot write {path}.*No space left"):
         mixed.save(path)
     assert os.listdir(tmp_path) == ["run"]

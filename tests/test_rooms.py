@@ -18,6 +18,7 @@ ROOMS = (
     "lth.training",
     "lth.gradients",
     "lth.population",
+    "lth.tensor_files",
     grimp.Layer("lth.data", "lth.models", independent=True),
     grimp.Layer(*(f"lth.{tool}" for tool in TOOLS), independent=False),
 )

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from lth.errors import LthError, UsageError
 from lth.parallel import map_replicas
-from lth.population import Population, Tensors, load_tensors, save_tensors
+from lth.population import Population
 from lth.store.archives import Archives
+from lth.tensor_files import Tensors, load_tensors, save_tensors
 from lth.training.describe import describe, tensors_hash
 
 VERSION = 1  # raised when a change of measuring code changes its numbers: all is then measured again

@@ -31,8 +31,9 @@ from lth import distributed
 from lth.data import Data, verify
 from lth.errors import LthError, UsageError
 from lth.files import ABANDONED, write_text
-from lth.population import Population, concat, weights_left
+from lth.population import Population, concat
 from lth.store.archives import FINAL, Archives, without_weights
+from lth.tensor_files import weights_left
 from lth.training.identity import run_keys
 from lth.training.plan import Plan, Progress, Run
 from lth.training.recipe import Recipe

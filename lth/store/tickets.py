@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from lth.errors import LthError, UsageError
-from lth.population import Population, Tensors, load_tensors, save_tensors, unpacked
+from lth.population import Population
 from lth.store.archives import FINAL
 from lth.store.runs import Store
+from lth.tensor_files import Tensors, load_tensors, save_tensors, unpacked
 from lth.training.describe import tensors_hash
 
 KINDS = ("params", "masks", "buffers")

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from lth.errors import LthError, UsageError
-from lth.population import Population, Tensors, load_header, load_tensors, save_tensors
+from lth.population import Population
+from lth.tensor_files import Tensors, load_header, load_tensors, save_tensors
 from lth.training.group import Group, Standing
 
 KINDS = ("params", "masks", "buffers")  # of a population's tensors
